@@ -1,4 +1,4 @@
-"""`vilix audit`: the changes of keys, aliases and tiers."""
+"""`vilix audit`: the changes of keys, aliases, tiers and prices."""
 
 from __future__ import annotations
 
@@ -35,17 +35,18 @@ def audit(
         str, typer.Option(metavar="DURATION", help="How far to look back, for example 12h or 30d.")
     ] = "30d",
     subject: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The name or id of a key, an alias, or tiers. Default: all.")
+        str | None,
+        typer.Option(metavar="NAME", help="The name or id of a key, an alias, tiers or prices. Default: all."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="The most entries.")] = 1000,
     redis_url: RedisUrl = None,
     state_dir: StateDir = RUN_DIR,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines: one object for each entry.")] = False,
 ) -> None:
-    """Show who changed keys, aliases and tiers, latest first.
+    """Show who changed keys, tiers, prices and aliases.
 
-    Times are in UTC. Entries are kept for 400 days. The URL of Redis is --redis-url, else VILIX_REDIS_URL, else the one
-    of the running local stack.
+    The latest change comes first. Times are in UTC. Entries are kept for 400 days. The URL of Redis is --redis-url,
+    else VILIX_REDIS_URL, else the one of the running local stack.
 
     Examples:
       vilix audit

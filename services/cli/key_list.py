@@ -18,7 +18,13 @@ from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.revoked_keys import list_revoked
 from services.gateway.tenancy.usage import Counts
 
-_TITLES: Final = {"daily_tokens": "tokens/day", "monthly_tokens": "tokens/month"}
+_TITLES: Final = {
+    "daily_tokens": "tokens/day",
+    "monthly_tokens": "tokens/month",
+    "daily_cost": "cost/day",
+    "weekly_cost": "cost/week",
+    "monthly_cost": "cost/month",
+}
 _COLUMNS: Final = (
     Column("id"),
     Column("name", folds=True),

@@ -31,6 +31,14 @@ class KeyOptions:
     concurrency: Annotated[str | None, typer.Option(metavar=_LIMIT, help="Requests at the same time.")] = None
     daily_tokens: Annotated[str | None, typer.Option(metavar=_LIMIT, help="Tokens per day (UTC).")] = None
     monthly_tokens: Annotated[str | None, typer.Option(metavar=_LIMIT, help="Tokens per calendar month (UTC).")] = None
+    daily_cost: Annotated[
+        str | None,
+        typer.Option(metavar=_LIMIT, help="Money per day (UTC), in the smallest unit of the gateways' prices."),
+    ] = None
+    weekly_cost: Annotated[
+        str | None, typer.Option(metavar=_LIMIT, help="Money per week, which begins on Monday (UTC).")
+    ] = None
+    monthly_cost: Annotated[str | None, typer.Option(metavar=_LIMIT, help="Money per calendar month (UTC).")] = None
     expires: Annotated[
         str | None,
         typer.Option(metavar="DATE|30d|none", help="When the key expires: a date (UTC), or 30d, 12h; none: never."),

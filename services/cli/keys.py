@@ -196,7 +196,7 @@ def show_usage(
     """Show the usage of a key by model or by day (UTC). A revoked key is found by its id.
 
     `prompt`, `output`, `cached` and `reasoning` are tokens; cached ones are part of the prompt, and those of the
-    reasoning part of the output.
+    reasoning part of the output. `cost` is in the smallest unit of the gateways' prices, if they have any.
 
     Examples:
       vilix keys usage shop
@@ -213,8 +213,11 @@ def show_usage(
         print_json([{by: name, **counts.numbers()} for name, counts in rows.items()])
         return
     titles = ["requests", "prompt", "output", "cached", "reasoning"]
+    if any(counts.cost is not None for counts in rows.values()):
+        titles.append("cost")
     columns = [Column(by), *(Column(title, justify="right") for title in titles)]
-    texts = [(name, *(f"{value:,}" for value in counts.numbers().values())) for name, counts in rows.items()]
+    numbers = {name: [*counts.numbers().values(), 0][: len(titles)] for name, counts in rows.items()}
+    texts = [(name, *(f"{value:,}" for value in values)) for name, values in numbers.items()]
     print_table(columns, texts, empty=f"This key has no usage in the last {days} days.")
 
 

@@ -23,7 +23,8 @@ EVERYWHERE: Final = {
     "run": LazyCommand("services.cli.run", "run", "Ask a model one question, and print its answer."),
     "models": LazyCommand("services.cli.models", "app", "List, download and remove models."),
     "keys": LazyCommand("services.cli.keys", "app", "Create, list, change, rotate and revoke API keys."),
-    "audit": LazyCommand("services.cli.audit", "audit", "Show who changed keys, aliases and tiers, latest first."),
+    "audit": LazyCommand("services.cli.audit", "audit", "Show who changed keys, tiers, prices and aliases."),
+    "request": LazyCommand("services.cli.request", "request", "Show the receipt of a request of the last day."),
     "doctor": LazyCommand("services.cli.doctor", "doctor", "Check this machine and a deployment for problems."),
 }
 

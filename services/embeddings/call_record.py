@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from google.protobuf import duration_pb2
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.embeddings import metrics
@@ -35,9 +36,11 @@ class EmbedRecord(CallRecord):
         self._model: Final = model
         self.texts = 0
         self.tokens = 0
+        self._tokenize_seconds = 0.0
 
     def admit(self, *, texts: int, tokens: int) -> None:
-        """Note the size of the call, once it is known."""
+        """Note the size of the call, once its texts are tokenized."""
+        self._tokenize_seconds = self._elapsed
         self.texts, self.tokens, self._admitted_at = texts, tokens, time.perf_counter()
         self._model.load.texts_in_flight += texts
 
@@ -64,6 +67,12 @@ class EmbedRecord(CallRecord):
         )
         return [trace.span("tokenize", trace.began, admitted_at), engine]
 
+    def timings(self) -> pb.Timings:
+        """Return the timings of a call whose texts have been embedded just now."""
+        return pb.Timings(
+            tokenize=_duration(self._tokenize_seconds), embed=_duration(self._elapsed - self._tokenize_seconds)
+        )
+
     def _begin(self) -> None:
         self._model.load.in_flight += 1
 
@@ -74,3 +83,9 @@ class EmbedRecord(CallRecord):
             metrics.TEXTS.labels(self._model.id).inc(self.texts)
             metrics.TOKENS.labels(self._model.id).inc(self.tokens)
         return {"texts": self.texts, "tokens": self.tokens}
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration()
+    duration.FromMicroseconds(int(seconds * 1e6))
+    return duration

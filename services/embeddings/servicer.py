@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final
 
@@ -55,7 +56,11 @@ class EmbeddingsServicer(WorkerServicer[ServedModel], embeddings_service_pb2_grp
                 record.admit(texts=len(rows), tokens=sum(row.tokens for row in rows))
                 embedder = self._embedders[model.id]
                 vectors = await embedder.embed(model, field, rows, request_id=call_id, priority=request.priority)
-                return await _response(request, rows, vectors)
+                timings = record.timings()
+                response = await _response(request, rows, vectors)
+                response.timings.CopyFrom(timings)
+                response.served_by.CopyFrom(_served_by(model))
+                return response
         except Exception as error:  # noqa: BLE001  # every error becomes a status, which is made in one place
             await reject(context, error, request_id=call_id)
 
@@ -70,6 +75,12 @@ class EmbeddingsServicer(WorkerServicer[ServedModel], embeddings_service_pb2_grp
         interval = await self._interval(request, context)
         async for draining in self._reports(interval):
             yield pb.WatchStatusResponse(models=[model.status() for model in self._served], draining=draining)
+
+
+def _served_by(model: ServedModel) -> pb.ServedBy:
+    # An engine that has just failed is not described any more, although it has embedded everything.
+    engine = model.description
+    return pb.ServedBy(worker=socket.gethostname(), engine=engine.engine if engine is not None else "")
 
 
 async def _response(request: pb.EmbedRequest, rows: Sequence[Row], vectors: NDArray[float32]) -> pb.EmbedResponse:

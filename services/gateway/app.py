@@ -31,6 +31,7 @@ from services.gateway.endpoints.health import Health
 from services.gateway.endpoints.models import Models
 from services.gateway.endpoints.page import Page
 from services.gateway.endpoints.post import Post
+from services.gateway.endpoints.receipts import OwnRequest
 from services.gateway.endpoints.responses import Cancel, InputItems, OneResponse, StoredResponseEndpoint
 from services.gateway.endpoints.route_errors import no_such_path, wrong_method
 from services.gateway.endpoints.usage import OwnUsage
@@ -127,7 +128,8 @@ def get_endpoints(gateway: Gateway) -> dict[str, page.GetEndpoint]:
     return {
         "/models": models.list_models,
         "/models/{model_id:path}": models.retrieve_model,
-        "/usage": OwnUsage(gateway.link, gateway.key_cache, gateway.tiers).own_usage,
+        "/requests/{request_id}": OwnRequest(gateway.link, gateway.key_cache).show,
+        "/usage": OwnUsage(gateway.link, gateway.key_cache, gateway.tiers, gateway.prices).own_usage,
     }
 
 

@@ -31,7 +31,7 @@ class SpentBudget:
     """The budget that ended a generation."""
 
     limit: str
-    """daily_tokens or monthly_tokens."""
+    """daily_tokens, monthly_tokens, daily_cost, weekly_cost or monthly_cost."""
     scope: str
     """key or model."""
 

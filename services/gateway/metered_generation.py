@@ -15,8 +15,11 @@ from services.gateway import metrics
 from services.gateway.limit_status import SpentBudget
 from services.gateway.record import Outcome, RequestRecord
 from services.gateway.routing.generation import Generation
+from services.gateway.routing.phases import phases_of
 from services.gateway.tenancy.reservation import Reservation
 from services.gateway.transcript import Transcript
+
+_REASONS: Final = {value: name.removeprefix("FINISH_REASON_").lower() for name, value in pb.FinishReason.items()}
 
 
 class MeteredGeneration:
@@ -68,6 +71,7 @@ class MeteredGeneration:
         async for events in self.generation.events():
             self.count(events)
             if events[-1].HasField("usage"):
+                self._note_usage(events[-1].usage)
                 await self._reservation.settle(self.generation.outcome)
             yield events
         if self.generation.outcome is Outcome.BUDGET:
@@ -87,6 +91,7 @@ class MeteredGeneration:
                 tokens += event.delta.token_count
             elif event.HasField("finish"):
                 self._finished.add(event.finish.index)
+                self._record.receipt.note_finish(_REASONS.get(event.finish.reason, "stop"))
         if self._first_is_noted:
             self._first_is_noted = False
         elif tokens:
@@ -122,6 +127,7 @@ class MeteredGeneration:
     def close(self) -> None:
         """End the generation if it still runs, and note its tokens."""
         self.generation.close()
+        self._record.receipt.last_token_at = self._last_tokens
         produced = self._reservation.produced
         self._record.completion_tokens = produced.completion
         metrics.of(metrics.TOKENS, self._model, "completion").inc(produced.completion)
@@ -150,9 +156,24 @@ class MeteredGeneration:
         )
         beginning = [] if self._has_events else [pb.Event(started=self.generation.started or pb.Started())]
         finishes = [pb.Event(finish=pb.Finish(index=index, reason=pb.FINISH_REASON_LENGTH)) for index in unfinished]
+        if unfinished:
+            self._record.receipt.note_finish("length")
+        self._record.receipt.last_token_at = self._last_tokens
         if self._transcript is not None:
             self._transcript.add(finishes)
         return [*beginning, *finishes, pb.Event(usage=usage)]
+
+    def _note_usage(self, usage: pb.Usage) -> None:
+        notes = self._record.receipt
+        notes.last_token_at = self._last_tokens
+        notes.worker_ms = phases_of(usage.timings)
+        if usage.HasField("served_by"):
+            served_by = usage.served_by
+            notes.worker, notes.engine, notes.engine_version = (
+                served_by.worker,
+                served_by.engine or notes.engine,
+                served_by.engine_version or notes.engine_version,
+            )
 
     def _note_first_tokens(self, now: float) -> None:
         record = self._record

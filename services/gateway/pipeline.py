@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 from services.gateway.dialects.worker_fields import use_callers_names
@@ -30,7 +31,7 @@ async def serve(exchange: Exchange, endpoint: Endpoint, gateway: Gateway) -> Non
     record.enter("authenticate")
     credential = endpoint.dialect.credential(exchange.headers)
     caller = await authenticate_from_cache(credential, gateway.key_cache)
-    record.key_id = caller.key.id
+    record.key_id, record.receipt.authenticated_at = caller.key.id, perf_counter()
     record.enter("read")
     gateway.live_requests.enter(record, caller.key, exchange.cleanup)
     # Gate: a large body is read only for a key that is within its limits, and any body only if there is capacity.
@@ -38,7 +39,7 @@ async def serve(exchange: Exchange, endpoint: Endpoint, gateway: Gateway) -> Non
     raw = await body.read(max_bytes=gateway.settings.max_body_bytes, share=share, gate=gate)
     # Read.
     read = partial(endpoint.read, strict=exchange.is_strict, tenant=caller.key.tenant)
-    operation = await parse(raw, lambda body: read(gateway.aliases.resolve(body)))
+    operation = await parse(raw, lambda body: read(gateway.aliases.resolve(body, record.receipt)))
     del raw
     record.note_model(operation.model, is_known=gateway.fleet.knows(operation.model))
     record.stream = operation.stream

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
+from services.gateway.receipt_notes import ReceiptNotes
 from services.runtime.tracing.local_trace import LocalTrace
 
 _MOST_CHARACTERS: Final = 128
@@ -91,6 +92,9 @@ class RequestRecord:
     """The stages that the request has entered, with the times, as `time.perf_counter` measures them."""
     trace: LocalTrace | None = None
     """None if traces are off."""
+
+    receipt: ReceiptNotes = field(default_factory=ReceiptNotes)
+    """What the request's receipt contains besides this record."""
 
     def enter(self, stage: str) -> None:
         """Note that a stage begins, and that the one before it ends."""

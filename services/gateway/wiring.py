@@ -31,6 +31,8 @@ from services.gateway.tenancy.admission import AdmissionControl
 from services.gateway.tenancy.fallback_limits import FallbackLimits
 from services.gateway.tenancy.gateway_registry import GatewayRegistry
 from services.gateway.tenancy.key_cache import KeyCache
+from services.gateway.tenancy.prices import Prices
+from services.gateway.tenancy.receipts import Receipts
 from services.gateway.tenancy.reservation import Reservations
 from services.gateway.tenancy.tiers import Tiers
 from services.runtime.certificates import Certificates
@@ -45,6 +47,7 @@ class Gateway:
     redis_watch: RedisWatch
     key_cache: KeyCache
     tiers: Tiers
+    prices: Prices
     admission: AdmissionControl
     fleet: Fleet
     aliases: Aliases
@@ -53,6 +56,7 @@ class Gateway:
     bodies: BodyBudget
     live_requests: LiveRequests
     key_ring: KeyRing
+    receipts: Receipts
     store: ResponseStore | None
     """The store of responses; None if there is none."""
     background: BackgroundWork
@@ -62,6 +66,7 @@ def check(settings: GatewaySettings) -> None:
     """Raise ValueError or OSError if the settings are not valid. Called before anything is started."""
     connect(settings.redis_url, timeout=settings.redis_timeout)
     Tiers(settings.tiers_file)
+    Prices(settings.prices)
     parse_aliases(settings.aliases)
     KeyRing(settings.token_keys_file)
     _store(settings)
@@ -85,6 +90,9 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         tiers = Tiers(settings.tiers_file)
         stack.push_async_callback(tiers.close)
         tiers.open(link)
+        prices = Prices(settings.prices)
+        stack.push_async_callback(prices.close)
+        prices.open(link)
         redis_watch = RedisWatch(link, seconds=settings.redis_check_seconds)
         stack.push_async_callback(redis_watch.close)
         redis_watch.open()
@@ -96,6 +104,9 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         image_fetcher = ImageFetcher(seconds=settings.image_seconds)
         stack.push_async_callback(image_fetcher.close)
         background = BackgroundWork(settings.drain_seconds)
+        receipts = Receipts(link, most=settings.receipts)
+        stack.push_async_callback(receipts.close)
+        receipts.open()
         key_cache = KeyCache(link, grace_seconds=settings.auth_grace)
         gateway = Gateway(
             settings,
@@ -103,7 +114,8 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             redis_watch,
             key_cache,
             tiers,
-            AdmissionControl(link, key_cache, tiers, reservations),
+            prices,
+            AdmissionControl(link, key_cache, tiers, reservations, prices),
             fleet,
             aliases,
             image_fetcher,
@@ -111,6 +123,7 @@ async def connected(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             _body_budget(settings),
             LiveRequests(),
             KeyRing(settings.token_keys_file),
+            receipts,
             await _open_store(settings, link, stack),
             background,
         )
@@ -129,6 +142,7 @@ async def _open_reservations(settings: GatewaySettings, link: RedisLink, stack: 
         reservation_seconds=settings.reservation_seconds,
         renew_seconds=settings.renew_seconds,
         reserve_output=settings.reserve_output,
+        receipts=settings.receipts,
     )
     stack.push_async_callback(reservations.close)
     reservations.open()

@@ -119,7 +119,7 @@ class InferenceServicer(WorkerServicer[ServedModel], inference_service_pb2_grpc.
                             # The text has ended, for example at a stop string, which the engine does not know.
                             generation.stop(index)
                     if not generation.running:
-                        events.append(usage.event(choices))
+                        events.append(usage.event(choices, model))
                     # Send: what is ready goes together.
                     yield events
 

@@ -14,6 +14,7 @@ import yaml
 from services.embeddings.settings import EmbeddingsSettings
 from services.gateway.key_ring import KeyRing
 from services.gateway.settings import GatewaySettings
+from services.gateway.tenancy.prices import read_prices
 from services.inference.model.catalog import ModelSpec
 from services.inference.settings import InferenceSettings
 from services.runtime.settings import Settings
@@ -290,6 +291,19 @@ def test_tiers_are_mounted_as_a_file_that_can_be_updated() -> None:
     gateway = containers(find(manifests, "Deployment", "vilix-gateway"))["gateway"]
     (mount,) = (mount for mount in gateway["volumeMounts"] if mount["name"] == "tiers")
     assert environment(gateway)["VILIX_TIERS_FILE"] == f"{mount['mountPath']}/tiers.yaml"
+    assert "subPath" not in mount
+
+
+def test_prices_are_mounted_as_a_file_of_integers(tmp_path: Path) -> None:
+    models = {"qwen3-8b": {"prompt": 1_500_000, "cached": 150_000, "completion": 600_000_000}}
+    values = {"currency": "USD", "decimals": 6, "models": models}
+    manifests = template(sets=[f"gateway.prices={json.dumps(values)}"])
+    file = tmp_path / "prices.yaml"
+    file.write_text(find(manifests, "ConfigMap", "vilix-prices")["data"]["prices.yaml"])
+    assert read_prices(file).models["qwen3-8b"].completion == 600_000_000
+    gateway = containers(find(manifests, "Deployment", "vilix-gateway"))["gateway"]
+    (mount,) = (mount for mount in gateway["volumeMounts"] if mount["name"] == "prices")
+    assert environment(gateway)["VILIX_PRICES"] == f"{mount['mountPath']}/prices.yaml"
     assert "subPath" not in mount
 
 

@@ -38,6 +38,7 @@ API_DECISIONS = {
     "/embeddings": KEY,
     "/models": KEY,
     "/models/{model_id:path}": KEY,
+    "/requests/{request_id}": KEY,
     "/tokenize": KEY,
     "/usage": KEY,
     "/version": KEY,
@@ -72,6 +73,7 @@ ADMIN_DECISIONS = {
     "/admin/v1/keys/{name_or_id}": ADMIN,
     "/admin/v1/keys/{name_or_id}/rotate": ADMIN,
     "/admin/v1/keys/{name_or_id}/usage": ADMIN,
+    "/admin/v1/requests/{request_id}": ADMIN,
 }
 ELSEWHERE = (
     "/metrics", "/api/metrics", "/admin", "/admin/v1", "/admin/v1/keys", "/admin/v1/openapi.json", "/redoc",

@@ -175,6 +175,7 @@ def _path(written: list[bytes], trace: LocalTrace | None) -> TokenPath:
     subject: Any = SimpleNamespace(
         limits=SimpleNamespace(daily_tokens=1, monthly_tokens=1),
         model_limits=SimpleNamespace(daily_tokens=1, monthly_tokens=1),
+        price=None,
     )
     reservation = Reservation(absent, subject, estimate, absent, NO_LIMITS)
     metered = MeteredGeneration(generation, reservation, RequestRecord("req-1", "POST", trace=trace), choices=1)

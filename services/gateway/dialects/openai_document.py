@@ -49,7 +49,7 @@ class EndedByBudget(ResponseModel):
     """The budget that ended an answer."""
 
     ended_by: Annotated[
-        Literal["daily_tokens", "monthly_tokens"],
+        Literal["daily_tokens", "monthly_tokens", "daily_cost", "weekly_cost", "monthly_cost"],
         doc("The budget that is used up.", "سهمیه‌ای که تمام شده است.", example="daily_tokens"),
     ]
     scope: Annotated[

@@ -1,4 +1,4 @@
-"""The admin API: keys, aliases, activity and the audit log over HTTP, with its own listener and credential.
+"""The admin API: keys, aliases, activity, receipts and the audit log over HTTP, with its own listener and credential.
 
 Its OpenAPI document describes it.
 """
@@ -20,7 +20,14 @@ from starlette.types import ASGIApp
 from services.gateway.dialects import openai_errors
 from services.gateway.edge.access import Access
 from services.gateway.edge.admin_guard import AdminGuard
-from services.gateway.endpoints import admin_activity, admin_aliases, admin_audit, admin_errors, admin_examples
+from services.gateway.endpoints import (
+    admin_activity,
+    admin_aliases,
+    admin_audit,
+    admin_errors,
+    admin_examples,
+    admin_requests,
+)
 from services.gateway.endpoints.request_record import record_of
 from services.gateway.errors import ApiError, ErrorKind, bad_request, conflict, not_found, server_error, unavailable
 from services.gateway.live_requests import LiveRequests
@@ -119,7 +126,12 @@ async def revoke_key(request: Request, name_or_id: str) -> Revocation:
     return Revocation(id=key.id, name=key.name, replicas=replication.replicas, acknowledged=replication.acknowledged)
 
 
-@router.get("/keys/{name_or_id}/usage", tags=["keys"], responses=admin_examples.USAGE)
+@router.get(
+    "/keys/{name_or_id}/usage",
+    tags=["keys"],
+    responses=admin_examples.USAGE,
+    response_model_exclude_none=True,  # Without prices there is no cost.
+)
 async def key_usage(
     request: Request,
     name_or_id: str,
@@ -134,6 +146,7 @@ async def key_usage(
 
 router.include_router(admin_aliases.router)
 router.include_router(admin_audit.router)
+router.include_router(admin_requests.router)
 
 
 def create_admin_app(

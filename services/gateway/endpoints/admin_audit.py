@@ -30,11 +30,12 @@ async def list_changes(
         float | None, Query(ge=0, le=_LAST_SECOND, description="The end, in seconds since 1970. Default: now.")
     ] = None,
     subject: Annotated[
-        str | None, Query(max_length=256, description="The id or name of a key, an alias, or `tiers`. Default: all.")
+        str | None,
+        Query(max_length=256, description="The id or name of a key, an alias, `tiers` or `prices`. Default: all."),
     ] = None,
     limit: Annotated[int, Query(ge=1, le=MOST_ENTRIES, description="The most entries.")] = 100,
 ) -> list[AuditEntry]:
-    """List the latest changes of keys, aliases and tiers, latest first. Entries are kept for 400 days."""
+    """List the latest changes of keys, aliases, tiers and prices, latest first. Entries are kept for 400 days."""
     link: RedisLink = request.app.state.link
     redis: Redis = link.redis
     end = time.time() + 1 if until is None else until

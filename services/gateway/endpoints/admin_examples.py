@@ -96,3 +96,21 @@ AUDIT: Final = response(
     ],
 )
 USAGE: Final = response(200, {"2026-11-29": _COUNTS, "2026-11-30": _COUNTS})
+RECEIPT: Final = response(
+    200,
+    {
+        "key": "k_7f3a",
+        "key_name": "shop",
+        "receipt": {
+            "id": "req-1f2e3d4c5b6a798012345678",
+            "created": 1_796_000_000.125,
+            "endpoint": "/v1/chat/completions",
+            "model": "qwen3-8b",
+            "outcome": "broken off",
+            "error": "server_failed",
+            "timings_ms": {"authenticated": 0.4, "admitted": 1.6, "worker_called": 1.8, "settled": 40.2},
+            "retries": 1,
+            "addresses": ["10.0.4.20:9001", "10.0.4.21:9001"],
+        },
+    },
+)

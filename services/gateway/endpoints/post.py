@@ -30,6 +30,8 @@ class Post:
         if scope["method"] != "POST":
             await self._respond(exchange, wrong_method(scope["method"], scope["path"], "POST"))
             return
+        record = exchange.record
+        record.receipt.endpoint = getattr(scope.get("route"), "path", "")
         with exchange.cleanup:
             try:
                 await serve(exchange, self._endpoint, self._gateway)
@@ -43,6 +45,8 @@ class Post:
                 if not exchange.response.started:
                     await self._respond(exchange, server_error(exchange.record.request_id))
                 raise
+            finally:
+                self._gateway.receipts.end(record)
 
     async def _respond(self, exchange: Exchange, error: ApiError) -> None:
         reply = self._endpoint.dialect.error(error, request_id=exchange.record.request_id)

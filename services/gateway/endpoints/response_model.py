@@ -123,9 +123,25 @@ class UsedTokens(ResponseModel):
         doc("Tokens of prompts that did not have to be read again.", "توکن‌هایی که دوباره خوانده نشدند.", example=9_000),
     ]
     reasoning_tokens: Annotated[int, doc("Tokens of reasoning.", "توکن‌های فکر.", example=5_000)]
+    cost: Annotated[
+        int | UnsetType,
+        doc(
+            "What they cost, in the smallest unit of the currency, if models have prices.",
+            "هزینهٔ آن‌ها با کوچک‌ترین واحد پول، اگر مدل‌ها قیمت دارند.",
+            example=18_600,
+        ),
+    ] = UNSET
 
 
-class Period(UsedTokens):
+class Week(ResponseModel):
+    """What was spent in a week."""
+
+    period: Annotated[str, doc("Its Monday, UTC.", "دوشنبهٔ آن به وقت UTC.", example="2026-11-30")]
+    ends: Annotated[str, doc("When the next one begins.", "زمان آغاز دوبارهٔ آن.", example="2026-12-07T00:00:00Z")]
+    cost: Annotated[int, doc("In the smallest unit of the currency.", "با کوچک‌ترین واحد پول.", example=18_600)]
+
+
+class Period(UsedTokens, kw_only=True):
     """The use in a period."""
 
     period: Annotated[
@@ -148,6 +164,9 @@ class KeyLimits(ResponseModel):
     concurrency: Annotated[int | None, doc("Requests at the same time.", "درخواست هم‌زمان.", example=8)]
     daily_tokens: Annotated[int | None, doc("Tokens per day.", "توکن روزانه.", example=1_000_000)]
     monthly_tokens: Annotated[int | None, doc("Tokens per month.", "توکن ماهانه.", example=None)]
+    daily_cost: Annotated[int | UnsetType | None, doc("Money per day.", "هزینهٔ روزانه.", example=5_000_000)] = UNSET
+    weekly_cost: Annotated[int | UnsetType | None, doc("Money per week.", "هزینهٔ هفتگی.", example=None)] = UNSET
+    monthly_cost: Annotated[int | UnsetType | None, doc("Money per month.", "هزینهٔ ماهانه.", example=None)] = UNSET
 
 
 class KeyDescription(ResponseModel):
@@ -180,3 +199,23 @@ class KeyUsage(ResponseModel):
             example=1_200,
         ),
     ]
+    week: Annotated[Week | UnsetType, doc("This week, if models have prices.", "این هفته، اگر مدل‌ها قیمت دارند.")] = (
+        UNSET
+    )
+    reserved_cost: Annotated[
+        int | UnsetType,
+        doc(
+            "The money that running requests have reserved.",
+            "پولی که درخواست‌های در جریان رزرو کرده‌اند.",
+            example=900,
+        ),
+    ] = UNSET
+    currency: Annotated[str | UnsetType, doc("The currency.", "واحد پول.", example="USD")] = UNSET
+    decimals: Annotated[
+        int | UnsetType,
+        doc(
+            "The smallest unit of the currency is 10 to the power of minus this number.",
+            "کوچک‌ترین واحد پول ۱۰ به توان منفی این عدد است.",
+            example=6,
+        ),
+    ] = UNSET

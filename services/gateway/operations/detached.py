@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from services.gateway.edge.exchange import Exchange
+from services.gateway.receipt_notes import ReceiptNotes
 from services.gateway.record import RequestRecord
 
 ROUTE = "background"
@@ -14,6 +15,9 @@ ROUTE = "background"
 def detached(exchange: Exchange) -> Exchange:
     """Return an exchange with the headers and the request id of another, whose client never leaves nor reads."""
     record = RequestRecord(exchange.record.request_id, exchange.record.method, route=ROUTE)
+    record.receipt = exchange.record.receipt
+    record.receipt.is_background = True
+    exchange.record.receipt = ReceiptNotes(is_handed_over=True)
     record.key_id, record.stream = exchange.record.key_id, exchange.record.stream
     record.trace = exchange.record.trace and exchange.record.trace.follow()
     record.model, record.model_label = exchange.record.model, exchange.record.model_label

@@ -12,6 +12,7 @@ from services.gateway.edge.exchange import Exchange
 from services.gateway.metered_generation import MeteredGeneration
 from services.gateway.operations.inference_parts import InferenceParts
 from services.gateway.operations.operation import Operation, Reply, SelfContained
+from services.gateway.operations.parameters_digest import parameters_digest
 from services.gateway.operations.prepared_call import PreparedCall, prepare
 from services.gateway.operations.session import session_of
 from services.gateway.operations.show_prompt import ShowPrompt
@@ -93,6 +94,7 @@ class GenerateText(SelfContained, Generic[C]):
         transcript = Transcript(request) if parts.log_content or traces_content else None
         record.content, record.completion_tokens = transcript if parts.log_content else None, 0
         record.traced_content = transcript if traces_content else None
+        record.receipt.parameters = parameters_digest(request)
         generation = Generation(self.pool, self.model, record)
         exchange.disconnect.on_disconnect(partial(generation.cut_short, Outcome.CLIENT_GONE))
         await prepared.complete(

@@ -19,6 +19,7 @@ from services.gateway.limit_status import NO_LIMITS, RateLimits
 from services.gateway.stored_responses.lost_response import end_lost
 from services.gateway.stored_responses.store import Budgets, ResponseStore, StoreAwayError, StoredResponse
 from services.gateway.tenancy.key import Key
+from services.gateway.tenancy.receipts import Receipts
 from services.gateway.tenancy.tiers import Tiers
 from services.gateway.wiring import Gateway
 from services.runtime.messages.message import Message
@@ -34,6 +35,7 @@ class ResponseState:
     defaults: Budgets
     most_recalled_bytes: int
     """The most bytes of stored JSON that one request may refer to."""
+    receipts: Receipts
     no_limits: RateLimits = NO_LIMITS
 
     def budgets(self, key: Key) -> Budgets:
@@ -116,6 +118,7 @@ class ResponseState:
                 await end(error)
                 exchange.record.status = exchange.record.status or (200 if error is None else error.status)
                 exchange.record.end(route=exchange.record.route)
+                self.receipts.end(exchange.record)
                 publish(exchange.record)
 
 
@@ -123,4 +126,6 @@ def response_state(gateway: Gateway) -> ResponseState:
     """Return the parts of `gateway` that keep responses."""
     settings = gateway.settings
     defaults = Budgets(settings.store_seconds, settings.store_key_bytes, settings.store_bytes)
-    return ResponseState(gateway.store, gateway.key_ring, gateway.tiers, defaults, settings.max_body_bytes)
+    return ResponseState(
+        gateway.store, gateway.key_ring, gateway.tiers, defaults, settings.max_body_bytes, gateway.receipts
+    )

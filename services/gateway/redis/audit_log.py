@@ -1,4 +1,4 @@
-"""The audit log: every change of keys, aliases and tiers, in append-only streams in Redis.
+"""The audit log: every change of keys, aliases, tiers and prices, in append-only streams in Redis.
 
 The script that makes a change also writes its entry, so that neither exists without the other. A script can write only
 one slot of a cluster, so each shard of keys has its own stream, and each other kind of change too:
@@ -6,6 +6,7 @@ one slot of a cluster, so each shard of keys has its own stream, and each other 
     vilix:{sNN}:audit        the changes of keys of the shard
     {vilix:aliases}:audit    the changes of aliases
     {vilix:tiers}:audit      the changes of the file of tiers
+    {vilix:prices}:audit     the changes of the file of prices
 
 An entry names the caller who asked for the change and the place from which the request came. It contains neither
 secrets nor their digests. A stream keeps its entries for RETENTION_SECONDS, and the latest MOST_ENTRIES at most.
@@ -36,7 +37,9 @@ MOST_ENTRIES: Final = 5_000
 _PAGE: Final = 500
 _TIERS: Final = "vilix:tiers"
 """The tiers that the gateways read last, as JSON."""
-_OTHERS: Final = ("{vilix:aliases}:audit", "{vilix:tiers}:audit")
+_PRICES: Final = "vilix:prices"
+"""The prices that the gateways read last, as JSON."""
+_OTHERS: Final = ("{vilix:aliases}:audit", "{vilix:tiers}:audit", "{vilix:prices}:audit")
 
 BEFORE: Final = "BEFORE"
 APPEND: Final = f"""
@@ -55,7 +58,7 @@ end
 """
 """The Lua functions with which scripts write entries."""
 
-_NOTE_TIERS: Final = Script(
+_NOTE_FILE: Final = Script(
     APPEND
     + """
 local before = redis.call('GET', KEYS[1])
@@ -74,7 +77,7 @@ class AuditEntry(BaseModel):
     actor: str = Field(description="The caller: `admin API`, with the name that it gave, or the user of a machine.")
     address: str = Field(description="The network address of the caller of the admin API, or the name of a machine.")
     action: str = Field(description="What was done, such as `key.changed`.")
-    subject: str = Field(description="The id of the key, the alias, or `tiers`.")
+    subject: str = Field(description="The id of the key, the alias, `tiers` or `prices`.")
     name: str = Field(description="The name of the key; otherwise empty.")
     before: Any = Field(description="The changed fields as they were; null if there was nothing.")
     after: Any = Field(description="The changed fields as they are now; null if there is nothing any more.")
@@ -114,9 +117,18 @@ def new_entry(action: str, subject: str, *, name: str = "", before: Any = None, 
 
 async def note_tiers(redis: Redis, tiers: Mapping[str, Any]) -> None:
     """Write an entry if the tiers are not the ones that a gateway read before. Raises RedisError."""
-    text = orjson.dumps(tiers, option=orjson.OPT_SORT_KEYS).decode()
-    entry = new_entry("tiers.changed", "tiers", before=BEFORE, after=tiers)
-    await _NOTE_TIERS.run(redis, _TIERS, text, entry)
+    await _note_file(redis, _TIERS, "tiers", tiers)
+
+
+async def note_prices(redis: Redis, prices: Mapping[str, Any]) -> None:
+    """Write an entry if the prices are not the ones that a gateway read before. Raises RedisError."""
+    await _note_file(redis, _PRICES, "prices", prices)
+
+
+async def _note_file(redis: Redis, name: str, subject: str, content: Mapping[str, Any]) -> None:
+    text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS).decode()
+    entry = new_entry(f"{subject}.changed", subject, before=BEFORE, after=content)
+    await _NOTE_FILE.run(redis, name, text, entry)
 
 
 async def read(redis: Redis, *, since: float, until: float, subject: str | None, limit: int) -> list[AuditEntry]:
@@ -126,7 +138,7 @@ async def read(redis: Redis, *, since: float, until: float, subject: str | None,
         redis: The database.
         since: The beginning, in seconds since 1970.
         until: The end, in seconds since 1970.
-        subject: The id or the name of the key, the alias or `tiers` whose entries are returned; None for all.
+        subject: The id or the name of the key, the alias, `tiers` or `prices` whose entries are returned; None for all.
         limit: The most entries that are returned.
 
     Raises:

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 from redis.asyncio import Redis
 
+from services.gateway.receipt_notes import ReceiptNotes
 from services.gateway.redis import audit_log
 from services.gateway.redis.link import RedisAwayError, RedisLink
 from services.gateway.redis.script import Script
@@ -66,10 +67,10 @@ class Aliases:
         if self._task is not None:
             await end_tasks(self._task)
 
-    def resolve(self, body: Any) -> Any:
-        """Replace an alias in the field `model` of a parsed request body, and return the body."""
+    def resolve(self, body: Any, notes: ReceiptNotes) -> Any:
+        """Replace an alias in the field `model` of a parsed request body, and return the body. Note it in `notes`."""
         if isinstance(body, dict) and isinstance(model := body.get("model"), str) and model in self.by_name:
-            body["model"] = self.by_name[model]
+            body["model"], notes.alias = self.by_name[model], model
         return body
 
     async def _keep_reading(self) -> None:

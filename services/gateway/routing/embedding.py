@@ -17,6 +17,7 @@ from services.gateway.record import Outcome, RequestRecord
 from services.gateway.routing.embeddings_client import METHOD, EmbedCall, EmbeddingsPool, EmbeddingsWorker
 from services.gateway.routing.failover import with_failover
 from services.gateway.routing.failures import api_error, call_status, failure_of_rpc, outcome_of_failure, silent
+from services.gateway.routing.phases import milliseconds
 from services.runtime.failure import Failure
 from services.runtime.heartbeat import IdleTimeoutError
 
@@ -56,6 +57,7 @@ class Embedding:
         worker_status: str | None = None
         worker.in_flight += 1
         began = time.perf_counter()
+        self._record.receipt.note_call(worker.address, began)
         try:
             async with worker.client.heartbeat.required():
                 response = await call
@@ -86,6 +88,11 @@ class Embedding:
 
     def _note(self, model: str, response: pb.EmbedResponse) -> None:
         tokens = sum(response.token_counts)
+        notes, timings = self._record.receipt, response.timings
+        notes.last_token_at = time.perf_counter()
+        notes.worker, notes.engine = response.served_by.worker, response.served_by.engine
+        phases = {"render": timings.tokenize, "embed": timings.embed}
+        notes.worker_ms = milliseconds(phases) if response.HasField("timings") else {}
         self._record.texts = response.count
         self._record.prompt_tokens = tokens
         metrics.TOKENS.labels(model, "prompt").inc(tokens)

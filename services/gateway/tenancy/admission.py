@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Final
@@ -21,6 +21,7 @@ from services.gateway.tenancy.auth import authenticate
 from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.key_cache import Caller, KeyCache, keys_unknown
 from services.gateway.tenancy.limits_script import StaleKeyError, Subject
+from services.gateway.tenancy.prices import Prices
 from services.gateway.tenancy.rate_limit_errors import rate_limits, rejected
 from services.gateway.tenancy.reservation import Reservation, Reservations
 from services.gateway.tenancy.tiers import Tiers
@@ -41,6 +42,7 @@ class AdmissionControl:
     key_cache: KeyCache
     tiers: Tiers
     reservations: Reservations
+    prices: Prices
 
     def gate(self, caller: Caller) -> BodyGate:
         """Return the gate that the caller's request must pass before a large body is read."""
@@ -142,8 +144,9 @@ class Admission:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Settle the reservation, and add the state of the limits to an ApiError."""
-        if isinstance(error, ApiError) and error.limits is None:
-            error.limits = self.limits
+        if isinstance(error, ApiError):
+            error.limits = error.limits or self.limits
+            self._record.receipt.note_error(error.message.id, error.status)
         if self._record.outcome is None:
             self._record.outcome = outcome_of(_status_with(error))
         if self._reservation is not None:
@@ -200,19 +203,25 @@ class Admission:
             return
         if decision.ahead is not None and time.monotonic() < self._began + subject.queue_seconds:
             self._position = decision.ahead + 1
+            notes = self._record.receipt
+            notes.queued_at = notes.queued_at or time.perf_counter()
             self.limits = rate_limits(decision, subject)
             return
         self._take(reservations.admitted(subject, self._estimate, self._reservation_id, decision))
 
     def _take(self, reservation: Reservation) -> None:
         self._reservation = reservation
+        reservation.record = self._record
+        self._record.receipt.admitted_at = time.perf_counter()
         self.limits = reservation.limits
         metrics.of(metrics.ADMISSION_SECONDS, self._estimate.model).observe(time.monotonic() - self._began)
 
     def _subject(self) -> Subject:
         check_model(self._caller.key, self._estimate.model)
         # Tiers may have changed since the last attempt.
-        return self._control.tiers.subject(self._caller.key, self._estimate.model, self._caller.fingerprint)
+        subject = self._control.tiers.subject(self._caller.key, self._estimate.model, self._caller.fingerprint)
+        price = self._control.prices.of(self._estimate.model)
+        return subject if price is None else replace(subject, price=price)
 
 
 def check_model(key: Key, model: str) -> None:

@@ -76,7 +76,7 @@ class Key(Draft):
     @property
     def shard(self) -> str:
         """The hash tag of all Redis names with this key's data."""
-        return _shard(self.id)
+        return shard_of_key(self.id)
 
     @property
     def tenant(self) -> str:
@@ -89,7 +89,8 @@ class Key(Draft):
 
 
 @lru_cache(maxsize=8192)
-def _shard(key_id: str) -> str:
+def shard_of_key(key_id: str) -> str:
+    """Return the hash tag of all Redis names with the data of a key."""
     return shard_of(digest(key_id))
 
 

@@ -17,14 +17,16 @@ from pydantic import TypeAdapter
 from redis.typing import EncodableT
 
 from services.gateway.tenancy.key import Key
-from services.gateway.tenancy.limits import LIMITS, Limits
+from services.gateway.tenancy.limits import COSTS, LIMITS, Limits
 from services.gateway.tenancy.secret import digest, shard_of
 from services.runtime.messages.message import Message
 
 NAMES: Final = "vilix:names"
 """The ids of all keys that were not revoked, by name."""
 VERSION: Final = 1
-"""The version of the form in which records are written."""
+"""The version of the form in which records are written, except those of keys with budgets in money."""
+MONEY_VERSION: Final = 2
+"""The version of records of keys with budgets in money, which gateways of earlier versions would not enforce."""
 _MODEL_LIMITS: Final = TypeAdapter(dict[str, Limits])
 
 
@@ -40,7 +42,7 @@ def flat(fields: dict[EncodableT, EncodableT]) -> list[str]:
 def fields_of(key: Key) -> dict[EncodableT, EncodableT]:
     """Return the fields of a key's record. All are text; those without a value are empty."""
     fields: dict[EncodableT, EncodableT] = {
-        "version": str(VERSION),
+        "version": str(MONEY_VERSION if _has_money(key) else VERSION),
         "id": key.id,
         "name": key.name,
         "owner": key.owner,
@@ -53,6 +55,10 @@ def fields_of(key: Key) -> dict[EncodableT, EncodableT]:
         else "",
     }
     return fields | {name: str(getattr(key.limits, name) or "") for name in LIMITS}
+
+
+def _has_money(key: Key) -> bool:
+    return any(getattr(limits, name) for limits in (key.limits, *key.model_limits.values()) for name in COSTS)
 
 
 @lru_cache(maxsize=4096)
@@ -75,7 +81,12 @@ def _name_every_field(record: Mapping[Any, Any]) -> dict[Any, Any]:
     return {**dict.fromkeys(("tier", "models", "model_limits", *LIMITS), ""), **record, "version": "1"}
 
 
-MIGRATIONS: Final[tuple[Callable[[Mapping[Any, Any]], dict[Any, Any]], ...]] = (_name_every_field,)
+def _name_costs(record: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Migrate from version 1, whose earliest records lack the fields of budgets in money."""
+    return {**dict.fromkeys(COSTS, ""), **record, "version": "2"}
+
+
+MIGRATIONS: Final[tuple[Callable[[Mapping[Any, Any]], dict[Any, Any]], ...]] = (_name_every_field, _name_costs)
 """For each version but the last: the function that turns the fields of its records into those of the next one."""
 
 
@@ -86,9 +97,9 @@ def migrated(record: Mapping[Any, Any]) -> Mapping[Any, Any]:
         NewerRecordError: The record is of a newer version.
     """
     version = version_of(record)
-    if version > VERSION:
+    if version > MONEY_VERSION:
         key = str(record.get("id"))
-        raise NewerRecordError(Message("key_record_newer", key=key, value=version, limit=VERSION))
+        raise NewerRecordError(Message("key_record_newer", key=key, value=version, limit=MONEY_VERSION))
     for migrate in MIGRATIONS[version:]:
         record = migrate(record)
     return record

@@ -23,11 +23,14 @@ def _check_no_boolean(value: Any) -> Any:
 NO_BOOLEAN: Final = BeforeValidator(_check_no_boolean)
 """Rejects `true` and `false` for a number, which pydantic reads as 1 and 0."""
 PerMinute = Annotated[int, Field(ge=1, le=MAX_PER_MINUTE), NO_BOOLEAN]
+MAX_COST: Final = 10**13
+"""The largest budget in money. Lua's JSON has 14 digits."""
 Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS), NO_BOOLEAN]
+Cost = Annotated[int, Field(ge=1, le=MAX_COST), NO_BOOLEAN]
 
 
 class Limits(BaseModel):
-    """Limits on requests and tokens. None means no limit."""
+    """Limits on requests, tokens and money. None means no limit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,6 +39,11 @@ class Limits(BaseModel):
     concurrency: PerMinute | None = Field(None, description="Requests at the same time.")
     daily_tokens: Tokens | None = Field(None, description="Tokens per day (UTC).")
     monthly_tokens: Tokens | None = Field(None, description="Tokens per calendar month (UTC).")
+    daily_cost: Cost | None = Field(
+        None, description="Money per day (UTC), in the smallest unit of the file of prices; without that, no limit."
+    )
+    weekly_cost: Cost | None = Field(None, description="The same per week, which begins on Monday (UTC).")
+    monthly_cost: Cost | None = Field(None, description="The same per calendar month (UTC).")
 
     def or_else(self, other: Limits) -> Limits:
         """Return these limits, completed by those of `other`."""
@@ -44,6 +52,8 @@ class Limits(BaseModel):
 
 
 LIMITS: Final = tuple(Limits.model_fields)
+COSTS: Final = ("daily_cost", "weekly_cost", "monthly_cost")
+"""The limits in money."""
 UNLIMITED: Final = Limits()
 
 

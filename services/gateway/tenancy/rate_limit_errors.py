@@ -8,7 +8,7 @@ from typing import Final
 from services.gateway.errors import ApiError, ErrorKind
 from services.gateway.limit_status import RateLimits, Window, duration
 from services.gateway.tenancy.limits import Limits
-from services.gateway.tenancy.limits_script import Decision, Scope, Subject
+from services.gateway.tenancy.limits_script import Decision, Produced, Scope, Subject
 from services.gateway.tenancy.token_estimate import TokenEstimate
 from services.runtime.messages.message import Message
 
@@ -58,6 +58,8 @@ def rejected(decision: Decision, subject: Subject, estimate: TokenEstimate) -> A
     match rejection.limit:
         case "daily" | "monthly":
             error = _over_budget(decision, estimate, limits, model)
+        case "daily_cost" | "weekly_cost" | "monthly_cost":
+            error = _over_money(decision, subject, estimate, limits, model)
         case "rpm":
             error = _over_rpm(limits.rpm, model, wait)
         case "tpm" if rejection.wait < 0:
@@ -146,19 +148,44 @@ def _over_budget(decision: Decision, estimate: TokenEstimate, limits: Limits, mo
         output=estimate.output,
         renewed=f"{renewed:%Y-%m-%dT%H:%M:%SZ}",
     )
+    return _quota(message, (renewed - now).total_seconds())
+
+
+def _over_money(decision: Decision, subject: Subject, estimate: TokenEstimate, limits: Limits, model: str) -> ApiError:
+    rejection, price = decision.rejection, subject.price
+    assert rejection is not None  # noqa: S101  # as above
+    assert price is not None  # noqa: S101  # without a price, no budget in money is asked
+    scope, period = decision.scopes[rejection.scope], rejection.limit.removesuffix("_cost")
+    budget, used = getattr(limits, rejection.limit) or 0, getattr(scope, rejection.limit)
+    now = datetime.fromtimestamp(decision.seconds, UTC)
+    renewed = {"daily": next_day, "weekly": next_week, "monthly": next_month}[period](now)
+    message = Message(
+        f"{period}_money_of_model_exceeded" if model else f"{period}_money_exceeded",
+        limit=price.text(budget),
+        model=model,
+        used=price.text(used),
+        reserved=price.text(scope.reserved_cost),
+        left=price.text(max(0, budget - used - scope.reserved_cost)),
+        need=price.text(price.cost(Produced(prompt=estimate.prompt, completion=estimate.output))),
+        renewed=f"{renewed:%Y-%m-%dT%H:%M:%SZ}",
+    )
+    return _quota(message, (renewed - now).total_seconds())
+
+
+def _quota(message: Message, retry_after: float) -> ApiError:
     return ApiError(
-        429,
-        ErrorKind.QUOTA,
-        message,
-        code="insufficient_quota",
-        retry_after=(renewed - now).total_seconds(),
-        should_retry=False,
+        429, ErrorKind.QUOTA, message, code="insufficient_quota", retry_after=retry_after, should_retry=False
     )
 
 
 def next_day(now: datetime) -> datetime:
     """Return when the next daily budget begins."""
     return now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+
+
+def next_week(now: datetime) -> datetime:
+    """Return when the next weekly budget begins, on Monday."""
+    return next_day(now) + timedelta(days=6 - now.weekday())
 
 
 def next_month(now: datetime) -> datetime:

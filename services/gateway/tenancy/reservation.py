@@ -15,11 +15,13 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway import metrics
 from services.gateway.limit_status import NO_LIMITS, RateLimits, SpentBudget
-from services.gateway.record import Outcome
+from services.gateway.record import Outcome, RequestRecord
 from services.gateway.redis.link import RedisAwayError, RedisLink
 from services.gateway.tenancy import limits_script, rate_limit_errors
 from services.gateway.tenancy.fallback_limits import FallbackLimits
+from services.gateway.tenancy.limits import COSTS
 from services.gateway.tenancy.limits_script import Decision, Produced, Renewal, ReservationId, Subject
+from services.gateway.tenancy.receipt import receipt_of
 from services.gateway.tenancy.token_estimate import TokenEstimate
 from services.runtime.end_tasks import end_tasks
 
@@ -56,10 +58,15 @@ class Reservation:
         # A generation whose maximum is reserved cannot exceed its budget.
         is_reserved = estimate.max_output is not None and estimate.max_output <= estimate.output
         limits = (subject.limits, subject.model_limits)
-        self.has_budget: Final = not is_reserved and any(each.daily_tokens or each.monthly_tokens for each in limits)
+        budgets = ("daily_tokens", "monthly_tokens", *(COSTS if subject.price is not None else ()))
+        self.has_budget: Final = not is_reserved and any(getattr(each, name) for each in limits for name in budgets)
         self._renew_at = max(1, estimate.output // 2) if self.has_budget else None
         self._reservations: Final = reservations
         self._settlement: asyncio.Task[None] | None = None
+        self.record: RequestRecord | None = None
+        """The record of the request, for its receipt."""
+        self.receipt = b""
+        """The receipt, once the request was settled."""
 
     def end_generation_with(self, end: Callable[[], object]) -> None:
         """Call `end` when a budget is used up, or now if one already is."""
@@ -108,6 +115,11 @@ class Reservation:
         """Release the reservation and bill the produced tokens. Only the first call does so; all can be awaited."""
         if self._settlement is None:
             self.outcome = outcome
+            if self.record is not None and self.reservation_id.receipts:
+                self.record.receipt.is_settled = True
+                self.receipt = receipt_of(
+                    self.record, outcome=outcome, produced=self.produced, price=self.subject.price
+                )
             self._end_generation = None
             self._settlement = self._reservations.settle(self)
         # Cancelling the caller must not cancel the settlement.
@@ -125,13 +137,18 @@ class Reservations:
         reservation_seconds: float,
         renew_seconds: float,
         reserve_output: int,
+        receipts: int = 0,
     ) -> None:
-        """Keep reservations, which expire after `reservation_seconds` unless renewed, every `renew_seconds`."""
+        """Keep reservations, which expire after `reservation_seconds` unless renewed, every `renew_seconds`.
+
+        Settlements write receipts, of which `receipts` are kept for a key.
+        """
         self._link: Final = link
         self._local: Final = local
         self._reservation_seconds: Final = reservation_seconds
         self._renew_seconds: Final = renew_seconds
         self._reserve_output: Final = reserve_output
+        self._receipts: Final = receipts
         self._live: Final[set[Reservation]] = set()
         self._running: Final[Counter[tuple[str, str]]] = Counter()
         self._unsettled: Final[deque[Reservation]] = deque()
@@ -155,7 +172,7 @@ class Reservations:
 
     def new_id(self, request_id: str) -> ReservationId:
         """Return a new reservation id. It is random, because clients choose request ids and may repeat them."""
-        return ReservationId(secrets.token_hex(12), request_id, self._reservation_seconds)
+        return ReservationId(secrets.token_hex(12), request_id, self._reservation_seconds, self._receipts)
 
     async def decide(self, subject: Subject, estimate: TokenEstimate, reservation_id: ReservationId) -> Decision:
         """Return Redis's decision about a request. Raises RedisAwayError and StaleKeyError."""
@@ -242,6 +259,7 @@ class Reservations:
                     reservation.reservation_id,
                     reservation.produced,
                     outcome=reservation.outcome,
+                    receipt=reservation.receipt,
                 )
             )
         except RedisAwayError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final, Literal
 
 from redis.asyncio import Redis
@@ -21,19 +21,27 @@ class Counts:
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cost: int | None = None
+    """In the smallest unit of the currency; None if nothing had a price."""
 
     def __add__(self, other: Counts) -> Counts:
         """Return the sum."""
-        return Counts(*map(sum, zip(self.numbers().values(), other.numbers().values(), strict=True)))
+        sums = {name: getattr(self, name) + getattr(other, name) for name in TOKEN_COUNTERS}
+        costs = [counts.cost for counts in (self, other) if counts.cost is not None]
+        return Counts(**sums, cost=sum(costs) if costs else None)
 
     def numbers(self) -> dict[str, int]:
-        """Return the counters by name."""
-        return asdict(self)
+        """Return the counters by name; the cost only if there is one."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 COUNTERS: Final = tuple(Counts.__dataclass_fields__)
+TOKEN_COUNTERS: Final = tuple(name for name in COUNTERS if name != "cost")
 # The script's names are shorter, because there is a field of each for every model and day.
 _FIELDS: Final = {name.removesuffix("_tokens"): name for name in COUNTERS}
+
+WEEK: Final = "week:"
+"""The prefix of the periods that are weeks, of which only the cost is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +60,18 @@ async def of_days(redis: Redis, key: Key, *, last: date, days: int) -> list[Usag
 
 
 async def of_periods(redis: Redis, key: Key, periods: Iterable[str]) -> list[Usage]:
-    """Return the usage of days (2026-11-30) or months (2026-11)."""
+    """Return the usage of days (2026-11-30), months (2026-11) or weeks (`week_of`)."""
     names = list(periods)
     async with redis.pipeline(transaction=False) as pipeline:
         for period in names:
             pipeline.hgetall(usage_name(key, period))
         counters = await pipeline.execute()
     return [usage for period, fields in zip(names, counters, strict=True) for usage in of_fields(period, fields)]
+
+
+def week_of(moment: datetime) -> str:
+    """Return the period that is the week of a moment in UTC, such as `week:2026-11-30`: it begins on Monday."""
+    return f"{WEEK}{moment.date() - timedelta(days=moment.weekday())}"
 
 
 def summed(usages: Iterable[Usage], *, by: Literal["model", "day"]) -> dict[str, Counts]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -12,6 +13,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.inference import metrics
 from services.inference.generation.choice import Choice
 from services.inference.generation.engine_span import METHOD, EngineUsage, engine_span
+from services.inference.model.served_model import ServedModel
 from services.inference.request.prompt import Prompt
 from services.runtime.tracing.local_trace import LocalTrace, Tracer
 from services.runtime.tracing.span import Span
@@ -23,6 +25,7 @@ _PHASES: Final = {
     "prefill_s": metrics.PREFILL_SECONDS,
     "decode_s": metrics.DECODE_SECONDS,
 }
+_HOST: Final = socket.gethostname()
 
 
 class UsageCount(CallRecord):
@@ -50,6 +53,7 @@ class UsageCount(CallRecord):
         self._cached_tokens: Final[dict[int, int]] = {}
         """The tokens that came from the prefix cache, by prompt."""
         self._first_token_seconds: float | None = None
+        self._render_seconds: float | None = None
         self._timings: dict[str, float] = {}
         self._rendered_at: float | None = None
         self._choices: Sequence[Choice] = ()
@@ -92,6 +96,7 @@ class UsageCount(CallRecord):
 
     def note_rendered(self) -> None:
         """Note that the prompts were rendered, so that the engine's part begins."""
+        self._render_seconds = self._elapsed
         self._rendered_at = time.perf_counter()
 
     def take_started_event(
@@ -138,9 +143,11 @@ class UsageCount(CallRecord):
             for name, seconds in output.usage["timings"].items():
                 self._timings[name] = max(self._timings.get(name, 0.0), seconds)
 
-    def event(self, choices: Sequence[Choice]) -> pb.Event:
-        """Return the event that ends the stream."""
+    def event(self, choices: Sequence[Choice], model: ServedModel) -> pb.Event:
+        """Return the event that ends the stream of a request for `model`."""
         self._choices = choices
+        # An engine that has just failed is not described any more, although it has generated everything.
+        engine = model.description
         return pb.Event(
             usage=pb.Usage(
                 prompt_tokens=self._prompt_tokens,
@@ -152,6 +159,12 @@ class UsageCount(CallRecord):
                     prefill=_duration(self._timings.get("prefill_s")),
                     decode=_duration(self._timings.get("decode_s")),
                     first_token=_duration(self._first_token_seconds),
+                    render=_duration(self._render_seconds),
+                ),
+                served_by=pb.ServedBy(
+                    worker=_HOST,
+                    engine=engine.engine if engine is not None else "",
+                    engine_version=engine.version if engine is not None else "",
                 ),
             )
         )

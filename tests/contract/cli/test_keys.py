@@ -39,10 +39,13 @@ def record_of(name: str) -> dict[str, Any]:
 def test_every_field_of_a_key_can_be_set_shown_and_changed() -> None:
     options = ("--owner", "team", "--models", "small, large", "--rpm", "60", "--tpm", "1000", "--concurrency", "5")
     budgets = ("--daily-tokens", "5000", "--monthly-tokens", "90000", "--expires", "2099-01-31", "--tier", "free")
-    made = vilix("create", "--name", "shop", *options, *budgets, "--model-limit", "large:rpm=5,concurrency=1")
+    money = ("--daily-cost", "1000", "--weekly-cost", "5000", "--monthly-cost", "20000")
+    of_model = ("--model-limit", "large:rpm=5,concurrency=1")
+    made = vilix("create", "--name", "shop", *options, *budgets, *money, *of_model)
     assert made.exit_code == 0, made.stderr
     assert made.stdout.startswith("vlx_")
     limits = {"rpm": 60, "tpm": 1000, "concurrency": 5, "daily_tokens": 5000, "monthly_tokens": 90000}
+    limits |= {"daily_cost": 1000, "weekly_cost": 5000, "monthly_cost": 20000}
     key = record_of("shop")
     assert key["limits"] == limits
     assert (key["owner"], key["models"], key["tier"]) == ("team", ["large", "small"], "free")

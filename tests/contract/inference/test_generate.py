@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import grpc
@@ -36,7 +37,10 @@ async def test_a_real_model_answers(stub: Any) -> None:
     usage = events[-1].usage
     assert usage.prompt_tokens == len(QUESTION)
     assert usage.completion_tokens == sum(e.delta.token_count for e in events)
-    assert usage.timings.first_token.ToMicroseconds() > 0
+    assert usage.timings.first_token.ToMicroseconds() > usage.timings.render.ToMicroseconds() > 0
+    served_by = usage.served_by
+    assert (served_by.worker, served_by.engine) == (socket.gethostname(), "llamacpp")
+    assert served_by.engine_version
 
 
 async def test_log_probabilities_of_a_real_model_spell_its_text(stub: Any) -> None:

@@ -196,6 +196,7 @@ async def test_the_openapi_document_describes_the_admin_api(admin: httpx.AsyncCl
         "/admin/v1/keys/{name_or_id}",
         "/admin/v1/keys/{name_or_id}/rotate",
         "/admin/v1/keys/{name_or_id}/usage",
+        "/admin/v1/requests/{request_id}",
     }
     assert "HTTPBearer" in document["components"]["securitySchemes"]
     for operation in (each for methods in document["paths"].values() for each in methods.values()):

@@ -13,11 +13,13 @@ import yaml
 
 from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.limits import read_tiers
+from services.gateway.tenancy.prices import read_prices
 from tests.contract.tenancy.conftest import URL, body, client_of
 from tests.contract.tenancy.counting_worker import CountingWorker
 from tests.support.repository import ROOT
 
 DOCUMENT = (ROOT / "docs" / "keys.md").read_text()
+YAML_EXAMPLES = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
 
 
 async def test_the_example_for_the_usage_stream_drains_it(
@@ -34,9 +36,17 @@ async def test_the_example_for_the_usage_stream_drains_it(
 
 
 def test_the_example_of_a_tiers_file_is_valid(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
+    text, _ = YAML_EXAMPLES
     (tmp_path / "tiers.yaml").write_text(text)
     assert set(read_tiers(tmp_path / "tiers.yaml")) == set(yaml.safe_load(text)["tiers"])
+
+
+def test_the_example_of_a_prices_file_is_valid(tmp_path: Path) -> None:
+    _, text = YAML_EXAMPLES
+    (tmp_path / "prices.yaml").write_text(text)
+    prices = read_prices(tmp_path / "prices.yaml")
+    assert set(prices.models) == set(yaml.safe_load(text)["models"])
+    assert prices.currency.text(5_000_000) == "5.000000 USD"
 
 
 def _drain(redis_url: str) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
+from typing import Any
 
 MINUTE = 60_000_000
 EVERY = "*"
 """Stands for all models."""
-ORDER = ("monthly", "daily", "tpm", "rpm")
 Limits = dict[str, int]
+Prices = dict[str, int]
+COSTS = ("monthly_cost", "weekly_cost", "daily_cost")
 
 
 @dataclass
@@ -22,6 +25,23 @@ class Reservation:
     prompt: int = 0
     completion: int = 0
     length: int = 0
+    cached: int = 0
+    prices: Prices | None = None
+    cost: int = 0
+
+    def cost_with(self, prompt: int, completion: int) -> int:
+        """Return the cost of so many further tokens and of those that were charged, rounded once."""
+        if self.prices is None:
+            return 0
+        cached = min(self.cached, self.prompt + prompt)
+        exact = (self.prompt + prompt - cached) * self.prices["prompt"] + cached * self.prices["cached"]
+        exact += (self.completion + completion) * self.prices["completion"]
+        return int(Fraction(exact, 1_000_000) + Fraction(1, 2))
+
+    @property
+    def held(self) -> int:
+        """The cost of the tokens that are reserved."""
+        return max(0, self.cost_with(self.estimate, self.output) - self.cost_with(0, 0))
 
 
 @dataclass
@@ -37,6 +57,11 @@ class ReferenceLimits:
     """The time and the model of every admitted request."""
     tokens: list[tuple[int, str, int]] = field(default_factory=list)
     """The time, the model and the tokens of every charge."""
+    prices: dict[str, Prices] = field(default_factory=dict)
+    bills: dict[str, int] = field(default_factory=dict)
+    """The cost of each request that has ended."""
+    costs: list[tuple[int, str, int]] = field(default_factory=list)
+    """The time, the model and the money of every charge."""
 
     def scopes(self, model: str) -> list[tuple[str, Limits, str | None]]:
         return [("key", self.limits, None), ("model", self.model_limits[model], model)]
@@ -77,6 +102,29 @@ class ReferenceLimits:
         today = _date(now, form)
         return sum(n for when, whose, n in self.tokens if model in (None, whose) and _date(when, form) == today)
 
+    def spent(self, period: str, model: str | None, now: int) -> int:
+        same = _PERIODS[period]
+        return sum(n for when, whose, n in self.costs if model in (None, whose) and same(when) == same(now))
+
+    def reserved_cost(self, model: str | None) -> int:
+        return sum(each.held for each in self.reservations.values() if model in (None, each.model))
+
+    def money_left(self, model: str, now: int) -> dict[tuple[str, str], int]:
+        """Return what is left of each budget in money, by its name and scope."""
+        return {
+            (period, scope): limits[period] - self.spent(period, only, now) - self.reserved_cost(only)
+            for scope, limits, only in self.scopes(model)
+            for period in COSTS
+            if period in limits
+        }
+
+    def money_rejections(self, model: str, cost: int, now: int) -> dict[str, set[tuple[str, int]]]:
+        found: dict[str, set[tuple[str, int]]] = {}
+        for (period, scope), left in self.money_left(model, now).items():
+            if cost > left:
+                found.setdefault(period, set()).add((scope, -1))
+        return found
+
     def tokens_rejections(self, model: str, amount: int, now: int) -> dict[str, set[tuple[str, int]]]:
         """Return the limits that do not allow `amount` tokens, with their scopes and waits."""
         found: dict[str, set[tuple[str, int]]] = {}
@@ -92,8 +140,11 @@ class ReferenceLimits:
                     found.setdefault("tpm", set()).add((scope, int(wait)))
         return found
 
-    def rejections(self, model: str, amount: int, now: int) -> dict[str, set[tuple[str, int]]]:
-        found = self.tokens_rejections(model, amount, now)
+    def rejections(self, model: str, estimate: int, output: int, now: int) -> dict[str, set[tuple[str, int]]]:
+        found = self.tokens_rejections(model, estimate + output, now)
+        if model in self.prices:
+            wanted = Reservation(model, now, estimate, output, prices=self.prices[model])
+            found |= self.money_rejections(model, wanted.held, now)
         for scope, limits, only in self.scopes(model):
             if "rpm" in limits:
                 missing = self.level(self.requests, limits["rpm"], only, now) + 1 - limits["rpm"]
@@ -105,10 +156,12 @@ class ReferenceLimits:
 
     def admit(self, reservation_id: str, model: str, estimate: int, output: int, *, now: int, duration: int) -> bool:
         self.reap(now)
-        if self.rejections(model, estimate + output, now):
+        if self.rejections(model, estimate, output, now):
             return False
         self.requests.append((now, model, 1))
-        self.reservations[reservation_id] = Reservation(model, now + duration, estimate, output, length=duration)
+        self.reservations[reservation_id] = Reservation(
+            model, now + duration, estimate, output, length=duration, prices=self.prices.get(model)
+        )
         return True
 
     def renew(
@@ -117,6 +170,7 @@ class ReferenceLimits:
         model: str,
         *,
         prompt: int | None,
+        cached: int,
         completion: int,
         maximum: int | None,
         reserve: int,
@@ -130,39 +184,47 @@ class ReferenceLimits:
         mine = self._reservation(reservation_id, model)
         if prompt is not None:
             self._charge(model, max(0, prompt - mine.prompt), now)
-            mine.prompt, mine.estimate = max(mine.prompt, prompt), 0
+            mine.prompt, mine.estimate, mine.cached = max(mine.prompt, prompt), 0, cached
         new = max(0, completion - mine.completion)
         self._charge(model, new, now)
         mine.completion += new
         mine.output = max(0, mine.output - new)
+        self._account(mine, now)
         wanted = reserve - mine.output
         if maximum is not None:
             wanted = min(wanted, maximum - mine.completion - mine.output)
-        capacity = self.capacity(model, now)
+        capacity = self.capacity(mine, reserve, now)
         wanted = wanted if capacity is None else min(wanted, capacity)
         if mine.output * 2 <= reserve and wanted > 0 and not self.tokens_rejections(model, wanted, now):
             mine.output += wanted
         mine.ends, mine.length = now + duration, duration
-        capacity = self.capacity(model, now)
+        capacity = self.capacity(mine, reserve, now)
         is_whole = maximum is not None and mine.completion >= maximum
         return mine.output == 0 and capacity is not None and capacity <= 0 and not is_whole
 
-    def capacity(self, model: str, now: int) -> int | None:
-        """Return the remaining tokens of the tightest budget; None without a budget."""
+    def capacity(self, mine: Reservation, reserve: int, now: int) -> int | None:
+        """Return the remaining tokens of the tightest budget, at most `reserve` of money; None without a budget."""
         left = [
             limits[period] - self.used(period, only, now) - self.reserved(only)
-            for _, limits, only in self.scopes(model)
+            for _, limits, only in self.scopes(mine.model)
             for period in ("daily", "monthly")
             if period in limits
         ]
+        if mine.prices is not None:
+            left += [_affordable(mine, money, reserve) for money in self.money_left(mine.model, now).values()]
         return min(left, default=None)
 
-    def settle(self, reservation_id: str, model: str, prompt: int, completion: int, now: int) -> None:
+    def settle(
+        self, reservation_id: str, model: str, prompt: int, completion: int, now: int, *, cached: int = 0
+    ) -> None:
         self.reap(now, spare=reservation_id)
         if reservation_id in self.settled:
             return
         mine = self._reservation(reservation_id, model)
         self._charge(model, prompt + completion - mine.prompt - mine.completion, now)
+        mine.prompt, mine.completion, mine.cached = prompt, completion, cached
+        self._account(mine, now)
+        self.bills[reservation_id] = mine.cost
         del self.reservations[reservation_id]
         self.settled.add(reservation_id)
 
@@ -170,17 +232,56 @@ class ReferenceLimits:
         for reservation_id in [
             each for each, reservation in self.reservations.items() if reservation.ends <= now and each != spare
         ]:
-            self.lost[reservation_id] = self.reservations.pop(reservation_id)
+            lost = self.lost[reservation_id] = self.reservations.pop(reservation_id)
+            self.bills[reservation_id] = lost.cost
 
     def _reservation(self, reservation_id: str, model: str) -> Reservation:
         if reservation_id not in self.reservations:
             lost = self.lost.get(reservation_id, Reservation(model, 0))
-            self.reservations[reservation_id] = Reservation(model, 0, prompt=lost.prompt, completion=lost.completion)
+            self.reservations[reservation_id] = Reservation(
+                model,
+                0,
+                prompt=lost.prompt,
+                completion=lost.completion,
+                cached=lost.cached,
+                cost=lost.cost,
+                prices=self.prices.get(model),
+            )
         return self.reservations[reservation_id]
+
+    def _account(self, mine: Reservation, now: int) -> None:
+        cost = mine.cost_with(0, 0)
+        if cost != mine.cost:
+            self.costs.append((now, mine.model, cost - mine.cost))
+            mine.cost = cost
 
     def _charge(self, model: str, amount: int, now: int) -> None:
         if amount:
             self.tokens.append((now, model, amount))
+
+
+def _affordable(mine: Reservation, left: int, most: int) -> int:
+    """Return how many further output tokens the money that is left allows."""
+    assert mine.prices is not None
+    if mine.prices["completion"] == 0:
+        return most
+    if left <= 0:
+        return 0
+    reserved = mine.cost_with(mine.estimate, mine.output)
+    return max(
+        count for count in range(most + 1) if mine.cost_with(mine.estimate, mine.output + count) - reserved <= left
+    )
+
+
+def _week(now: int) -> tuple[int, int]:
+    return datetime.fromtimestamp(now // 1_000_000, UTC).isocalendar()[:2]
+
+
+_PERIODS: dict[str, Callable[[int], Any]] = {
+    "daily_cost": lambda now: _date(now, "%Y-%m-%d"),
+    "weekly_cost": _week,
+    "monthly_cost": lambda now: _date(now, "%Y-%m"),
+}
 
 
 def _date(now: int, form: str) -> str:

@@ -11,7 +11,7 @@ from services.gateway.redis.link import RedisLink
 from services.gateway.tenancy import keys
 from services.gateway.tenancy.key import Change
 from services.gateway.tenancy.key_cache import KeyCache
-from services.gateway.tenancy.key_records import VERSION, NewerRecordError, fields_of, record_name
+from services.gateway.tenancy.key_records import MONEY_VERSION, VERSION, NewerRecordError, fields_of, record_name
 from services.gateway.tenancy.limits import UNLIMITED, Limits
 from services.runtime.messages.message import Message
 
@@ -67,10 +67,10 @@ async def test_a_revoked_key_of_version_0_stays_revoked(redis: Redis) -> None:
 
 async def test_a_record_of_a_newer_version_is_not_interpreted(redis: Redis) -> None:
     key, secret = await keys.create(redis, name="shop")
-    await redis.hset(record_name(key.id), "version", str(VERSION + 1))
+    await redis.hset(record_name(key.id), "version", str(MONEY_VERSION + 1))
     with pytest.raises(NewerRecordError) as newer:
         await keys.get(redis, key.id)
-    assert newer.value.args[0] == Message("key_record_newer", key=key.id, value=VERSION + 1, limit=VERSION)
+    assert newer.value.args[0] == Message("key_record_newer", key=key.id, value=MONEY_VERSION + 1, limit=MONEY_VERSION)
     with pytest.raises(NewerRecordError):
         await keys.migrate(redis)
     cache = KeyCache(RedisLink(redis, timeout=5.0), grace_seconds=60)

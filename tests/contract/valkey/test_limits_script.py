@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import json
 from collections import Counter
@@ -23,7 +24,7 @@ from hypothesis.stateful import (
 
 from services.gateway.record import Outcome
 from services.gateway.tenancy import limits_script
-from tests.contract.valkey.reference_limits import MINUTE, ReferenceLimits
+from tests.contract.valkey.reference_limits import COSTS, MINUTE, ReferenceLimits
 
 NAME = "vilix:{s00}:limits:key_test"
 # A day and a month end ten minutes later.
@@ -42,7 +43,15 @@ each_limit = {
     "concurrency": st.integers(1, 4),
     "daily": amount,
     "monthly": amount,
+    "daily_cost": amount,
+    "weekly_cost": amount,
+    "monthly_cost": amount,
 }
+price = st.sampled_from([0, 1, 400_000, 1_000_000, 2_500_000])
+some_prices = st.dictionaries(
+    st.sampled_from(MODELS), st.fixed_dictionaries({"prompt": price, "cached": price, "completion": price})
+)
+"""Of a million tokens. A cached token never costs more than another, because it is not known which will be cached."""
 # Single limits test each decision; all together test which limit is reported.
 some_limits = st.one_of(
     *(st.fixed_dictionaries({name: value}) for name, value in each_limit.items()),
@@ -53,14 +62,21 @@ some_limits = st.one_of(
 class LimitsMachine(RuleBasedStateMachine):
     client: ClassVar[sync_redis.Redis]
 
-    @initialize(key=some_limits, of_models=st.fixed_dictionaries(dict.fromkeys(MODELS, some_limits)))
-    def begin(self, key: dict[str, int], of_models: dict[str, dict[str, int]]) -> None:
+    @initialize(
+        key=some_limits, of_models=st.fixed_dictionaries(dict.fromkeys(MODELS, some_limits)), prices=some_prices
+    )
+    def begin(
+        self, key: dict[str, int], of_models: dict[str, dict[str, int]], prices: dict[str, dict[str, int]]
+    ) -> None:
         self.client.flushall()
-        self.model = ReferenceLimits(key, of_models)
+        for each in prices.values():
+            each["cached"] = min(each["cached"], each["prompt"])
+        self.model = ReferenceLimits(key, of_models, prices=prices)
         self.now = BEGINNING
         self.ids = (f"r{number}" for number in itertools.count())
         self.of: dict[str, str] = {}
         self.produced: dict[str, tuple[int, int]] = {}
+        self.cached: dict[str, int] = {}
 
     def run(self, operation: str, model: str, **more: Any) -> dict[str, Any]:
         seconds, rest = divmod(self.now, 1_000_000)
@@ -71,6 +87,7 @@ class LimitsMachine(RuleBasedStateMachine):
             "limits": self.model.limits,
             "model_limits": self.model.model_limits[model],
             "stream_length": 10_000,
+            **({"prices": self.model.prices[model]} if model in self.model.prices else {}),
             **{name: value for name, value in more.items() if value is not None},
         }
         arguments = (operation, json.dumps(request), json.dumps([str(seconds), str(rest)]))
@@ -88,7 +105,7 @@ class LimitsMachine(RuleBasedStateMachine):
     @rule(model=st.sampled_from(MODELS))
     def peek(self, model: str) -> None:
         self.model.reap(self.now)
-        rejections = self.model.rejections(model, 1, self.now)
+        rejections = self.model.rejections(model, 1, 0, self.now)
         response = self.run("peek", model, estimate=1, output=0)
         assert response["admitted"] == (not rejections)
         if rejections:
@@ -100,7 +117,7 @@ class LimitsMachine(RuleBasedStateMachine):
     def admit(self, model: str, estimate: int, output: int, twice: bool) -> None:
         reservation_id = next(self.ids)
         self.model.reap(self.now)
-        rejections = self.model.rejections(model, estimate + output, self.now)
+        rejections = self.model.rejections(model, estimate, output, self.now)
         admitted = self.model.admit(reservation_id, model, estimate, output, now=self.now, duration=DURATION)
         for _ in range(1 + (twice and admitted)):
             response = self.run("admit", model, id=reservation_id, estimate=estimate, output=output, duration=DURATION)
@@ -116,7 +133,7 @@ class LimitsMachine(RuleBasedStateMachine):
     def assert_is_the_right_rejection(
         self, rejection: dict[str, Any], rejections: dict[str, set[tuple[str, int]]]
     ) -> None:
-        budgets = rejections.keys() & {"daily", "monthly"}
+        budgets = rejections.keys() & {"daily", "monthly", *COSTS}
         waits = [wait for limit in ("tpm", "rpm") for _, wait in rejections.get(limit, ())]
         if budgets:
             assert rejection["limit"] in budgets
@@ -126,18 +143,22 @@ class LimitsMachine(RuleBasedStateMachine):
             assert rejection["limit"] == "concurrency"
 
     @precondition(lambda self: self.of)
-    @rule(data=st.data(), more=small, prompt=st.one_of(st.none(), small), maximum=st.one_of(st.none(), small))
-    def renew(self, data: st.DataObject, more: int, prompt: int | None, maximum: int | None) -> None:
+    @rule(
+        data=st.data(), more=small, prompt=st.one_of(st.none(), small), maximum=st.one_of(st.none(), small), hit=small
+    )
+    def renew(self, data: st.DataObject, more: int, prompt: int | None, maximum: int | None, hit: int) -> None:
         reservation_id = data.draw(st.sampled_from(sorted(self.of)))
         model, (counted, completion) = self.of[reservation_id], self.produced[reservation_id]
         prompt = None if prompt is None and not counted else (counted or prompt)
         if reservation_id not in self.model.settled:
             completion += more
             self.produced[reservation_id] = (prompt or 0, completion)
+        cached = self.cached.setdefault(reservation_id, hit) if prompt is not None else 0
         spent = self.model.renew(
             reservation_id,
             model,
             prompt=prompt,
+            cached=cached,
             completion=completion,
             maximum=maximum,
             reserve=10,
@@ -149,6 +170,7 @@ class LimitsMachine(RuleBasedStateMachine):
             model,
             id=reservation_id,
             prompt=prompt,
+            cached=cached,
             completion=completion,
             max_output=maximum,
             reserve=10,
@@ -164,8 +186,9 @@ class LimitsMachine(RuleBasedStateMachine):
         if reservation_id not in self.model.settled:
             self.produced[reservation_id] = (counted or prompt, completion + more)
         prompt, completion = self.produced[reservation_id]
-        self.model.settle(reservation_id, model, prompt, completion, self.now)
-        more_fields = {"cached": 0, "reasoning": 0, "outcome": "complete"}
+        cached = self.cached.setdefault(reservation_id, 0)
+        self.model.settle(reservation_id, model, prompt, completion, self.now, cached=cached)
+        more_fields = {"cached": cached, "reasoning": 0, "outcome": "complete"}
         self.run("settle", model, id=reservation_id, prompt=prompt, completion=completion, **more_fields)
 
     @rule(number=amount, name=st.sampled_from(["daily", "concurrency"]))
@@ -185,6 +208,9 @@ class LimitsMachine(RuleBasedStateMachine):
                 assert seen["reserved"] == self.model.reserved(only)
                 assert seen["daily"] == self.model.used("daily", only, self.now)
                 assert seen["monthly"] == self.model.used("monthly", only, self.now)
+                for period in set(COSTS) & its_limits.keys():
+                    assert seen[period] == self.model.spent(period, only, self.now)
+                    assert seen["reserved_cost"] == self.model.reserved_cost(only)
                 if "rpm" in its_limits:
                     filled = self.model.level(self.model.requests, its_limits["rpm"], only, self.now)
                     assert seen["requests"] == max(0, (its_limits["rpm"] - filled) // 1)
@@ -198,8 +224,9 @@ class LimitsMachine(RuleBasedStateMachine):
             return
         for reservation_id, model in self.of.items():
             prompt, completion = self.produced[reservation_id]
-            self.model.settle(reservation_id, model, prompt, completion, self.now)
-            more = {"cached": 0, "reasoning": 0, "outcome": "complete"}
+            cached = self.cached.setdefault(reservation_id, 0)
+            self.model.settle(reservation_id, model, prompt, completion, self.now, cached=cached)
+            more = {"cached": cached, "reasoning": 0, "outcome": "complete"}
             self.run("settle", model, id=reservation_id, prompt=prompt, completion=completion, **more)
         self.both_have_the_same_state()
         scopes = self.run("show", "a")["scopes"]
@@ -207,6 +234,9 @@ class LimitsMachine(RuleBasedStateMachine):
         records = [fields for _, fields in self.client.xrange("vilix:{s00}:usage")]  # type: ignore[union-attr]
         last = {fields["id"]: (int(fields["prompt_tokens"]), int(fields["completion_tokens"])) for fields in records}
         assert last == self.produced, "the last record of a request has all its tokens"
+        bills = {fields["id"]: int(fields["cost"]) for fields in records if "cost" in fields}
+        assert bills == {each: cost for each, cost in self.model.bills.items() if self.of[each] in self.model.prices}
+        assert int(self.client.hget(NAME, "reserved_cost") or 0) == 0  # type: ignore[arg-type]
         twice = {
             reservation_id for reservation_id, count in Counter(fields["id"] for fields in records).items() if count > 1
         }
@@ -231,12 +261,16 @@ def test_days_and_months_are_those_of_the_calendar(redis_url: str, day: str, dat
         request = {"model": "a", "limits": {}, "model_limits": {}, "owner": "", "request_id": "", "id": "r"}
         request |= {"prompt": 1, "completion": 1, "cached": 0, "reasoning": 0, "outcome": "", "stream_length": 1}
         now = json.dumps([str(date + 86_399), "999999"])
+        request["prices"] = {"prompt": 10**6, "cached": 10**6, "completion": 10**6}
         client.eval(SOURCE, 1, NAME, "settle", json.dumps(request), now)  # type: ignore[arg-type]
+        monday = datetime.date.fromisoformat(day)
+        monday -= datetime.timedelta(days=monday.weekday())
         assert (
             set(client.keys("*usage:*"))
             == {  # type: ignore[arg-type]
                 f"vilix:{{s00}}:usage:key_test:{day}",
                 f"vilix:{{s00}}:usage:key_test:{day[:7]}",
+                f"vilix:{{s00}}:usage:key_test:week:{monday}",
             }
         )
 

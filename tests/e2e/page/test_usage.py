@@ -54,6 +54,29 @@ async def test_the_holder_of_a_key_sees_its_usage_and_what_is_left(
     await screenshot(page, "usage-en")
 
 
+async def test_an_answer_has_its_receipt_in_both_languages(
+    scripted: Scripted, open_page: OpenPage, limited_key: str
+) -> None:
+    words = {
+        "/en#playground": ("Receipt of the request", "Tokens of the answer", "2", "Usage recorded", "ms"),
+        "/#playground": ("رسید درخواست", "توکن‌های پاسخ", "۲", "مصرف ثبت شد", "میلی‌ثانیه"),
+    }
+    for path, (title, answer, tokens, settled, unit) in words.items():
+        page = await open_page(scripted.url + path)
+        await page.wait_for_selector(".lab")
+        await enter_key(page, limited_key)
+        await page.select_option(".model-choice select", MODEL)
+        scripted.worker.script = [[started()], [content("yes"), finish(), usage()]]
+        await ask(page, "?")
+        await page.wait_for_selector(COMPLETE)
+        receipt = page.locator(".receipt")
+        await receipt.locator("summary", has_text=title).click()
+        await expect(receipt.locator("tr", has_text="complete")).to_have_count(1)
+        await expect(receipt.locator("tr", has_text=answer).locator("td")).to_have_text(tokens)
+        await expect(receipt.locator("tr", has_text=settled).locator("td")).to_contain_text(unit)
+        assert await violations(page) == []
+
+
 async def test_usage_has_persian_digits_and_fits_a_phone(
     scripted: Scripted, open_page: OpenPage, limited_key: str
 ) -> None:

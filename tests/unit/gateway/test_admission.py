@@ -21,6 +21,7 @@ from services.gateway.tenancy.key import Fingerprint, Key
 from services.gateway.tenancy.key_cache import Caller
 from services.gateway.tenancy.limits import UNLIMITED, Limits
 from services.gateway.tenancy.limits_script import Decision, StaleKeyError, Subject
+from services.gateway.tenancy.prices import Prices
 from services.gateway.tenancy.secret import draw
 from services.gateway.tenancy.token_estimate import TokenEstimate
 from services.runtime.messages.message import Message
@@ -113,7 +114,7 @@ def an_admission(fake: Any, key_cache: Any, *tiers: Any, client: Any = None) -> 
 
     subjects: Any = SimpleNamespace(subject=subject)
     link: Any = None
-    control = AdmissionControl(link, key_cache, subjects, fake)
+    control = AdmissionControl(link, key_cache, subjects, fake, Prices(None))
     record = RequestRecord("r", "POST")
     return Admission(control, a_caller(FINGERPRINT), ESTIMATE, client or Client(), record)
 

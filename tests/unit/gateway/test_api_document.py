@@ -85,7 +85,8 @@ def test_the_file_is_up_to_date() -> None:
 def test_every_route_is_documented() -> None:
     gateway = unconnected()
     routes = {("post", path) for path in app.post_endpoints(gateway)} | {
-        ("get", path.replace("{model_id:path}", "{id}")) for path in app.get_endpoints(gateway)
+        ("get", path.replace("{model_id:path}", "{id}").replace("{request_id}", "{id}"))
+        for path in app.get_endpoints(gateway)
     }
     paths = {path.replace("{response_id}", "{id}"): each for path, each in app.stored_responses(gateway).items()}
     routes |= {(method.lower(), path) for path, each in paths.items() for method in each.methods}

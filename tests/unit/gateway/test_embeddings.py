@@ -75,6 +75,7 @@ class FakeWorker:
 
     def __init__(self) -> None:
         self.client = self
+        self.address = "worker:1"
         self.in_flight = 0
         self.heartbeat = Heartbeat(idle_seconds=60)
         self.call = asyncio.get_running_loop().create_future()

@@ -64,7 +64,7 @@ async def body_of(budget: BodyBudget) -> RequestBody:
 
 
 async def recall(store: ResponseStore, budget: BodyBudget | None = None, **fields: Any) -> Any:
-    state = ResponseState(store, KeyRing(), cast(Any, None), Budgets(1, 10**6, 10**6), MOST)
+    state = ResponseState(store, KeyRing(), cast(Any, None), Budgets(1, 10**6, 10**6), MOST, cast(Any, None))
     call = ResponsesCall(generate=pb.GenerateRequest(model="m"), **fields)
     body = await body_of(budget or BodyBudget(total=10**7, per_key=10**7))
     return await recalled_for(call, KEY, state, body)

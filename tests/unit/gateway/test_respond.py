@@ -85,7 +85,8 @@ def operation_for(kept: StoreStandIn, **fields: Any) -> Respond | RecallingPromp
         background=SimpleNamespace(start=start),
     )
     tiers = SimpleNamespace(store_seconds=lambda _: None)
-    state = ResponseState(cast(ResponseStore, kept), KeyRing(), cast(Any, tiers), Budgets(1, 10**6, 10**6), 10**6)
+    budgets, receipts = Budgets(1, 10**6, 10**6), cast(Any, None)
+    state = ResponseState(cast(ResponseStore, kept), KeyRing(), cast(Any, tiers), budgets, 10**6, receipts)
     body = {"model": "m", "input": [{"role": "user", "content": TEXT}], **fields}
     operation = RespondEndpoint(cast(InferenceParts, parts), state).read(body, strict=False, tenant="tenant")
     assert isinstance(operation, Respond | RecallingPrompt)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +15,10 @@ from services.gateway.record import Outcome
 from services.gateway.redis.script import Script
 from services.gateway.tenancy.key import Fingerprint, Key
 from services.gateway.tenancy.limits import Limits
+from services.gateway.tenancy.prices import ModelPrice
 from services.gateway.tenancy.token_estimate import TokenEstimate
 
-_PARTS: Final = ("state", "reservations", "decision", "queue", "operations")
+_PARTS: Final = ("state", "receipts", "money", "reservations", "decision", "queue", "operations")
 """The files of the script, in order: each uses the functions of those before it."""
 SCRIPT: Final = Script("\n".join((Path(__file__).parent / f"{part}.lua").read_text() for part in _PARTS))
 STREAM_LENGTH: Final = 10_000
@@ -40,6 +41,8 @@ class Subject:
     """The longest wait in the queue."""
     fingerprint: Fingerprint | None = None
     """The key's state when it was looked up, which every decision checks."""
+    price: ModelPrice | None = None
+    """The price of the model; None if its tokens cost nothing."""
 
 
 class StaleKeyError(Exception):
@@ -54,6 +57,8 @@ class ReservationId:
     request_id: str
     seconds: float
     """The time after which the reservation expires unless it is renewed."""
+    receipts: int = 0
+    """The most receipts that are kept for the key; 0 for none."""
 
 
 @dataclass(slots=True)
@@ -79,11 +84,16 @@ class Scope:
     requests_reset: int = 0
     tokens: int | None = None
     tokens_reset: int = 0
+    daily_cost: int = 0
+    """What was spent, in the smallest unit of the currency, where there is a budget in money."""
+    weekly_cost: int = 0
+    monthly_cost: int = 0
+    reserved_cost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """The limit that rejected a request: rpm, tpm, concurrency, daily or monthly."""
+    """The limit that rejected a request: rpm, tpm, concurrency, daily, monthly, or the name of a budget in money."""
 
     limit: str
     scope: str
@@ -160,6 +170,8 @@ async def renew(
 ) -> Renewal:
     """Extend a reservation, charge the tokens produced so far, and reserve up to `reserve_output` further ones."""
     known = {"max_output": estimate.max_output, "prompt": produced.prompt}
+    if subject.price is not None:
+        known["cached"] = produced.cached
     result = await _run(
         redis,
         subject,
@@ -172,14 +184,20 @@ async def renew(
     spent = result.get("spent")
     return Renewal(
         credit=result.get("credit", 0),
-        spent=SpentBudget(f"{spent['limit']}_tokens", spent["scope"]) if spent else None,
+        spent=SpentBudget(_BUDGETS.get(spent["limit"], spent["limit"]), spent["scope"]) if spent else None,
     )
 
 
 async def settle(
-    redis: Redis, subject: Subject, reservation_id: ReservationId, produced: Produced, *, outcome: Outcome
+    redis: Redis,
+    subject: Subject,
+    reservation_id: ReservationId,
+    produced: Produced,
+    *,
+    outcome: Outcome,
+    receipt: bytes = b"",
 ) -> None:
-    """Release a reservation, and charge all tokens that were produced. It is idempotent."""
+    """Release a reservation, charge all tokens that were produced, and keep the receipt. It is idempotent."""
     await _run(
         redis,
         subject,
@@ -190,6 +208,7 @@ async def settle(
         cached=produced.cached,
         reasoning=produced.reasoning,
         outcome=outcome,
+        receipt=receipt.decode(),
     )
 
 
@@ -210,6 +229,7 @@ async def _run(redis: Redis, subject: Subject, operation: str, **more: Any) -> d
         "limits": _limits(subject.limits),
         "model_limits": _limits(subject.model_limits),
         "stream_length": STREAM_LENGTH,
+        **({"prices": _prices(subject.price)} if subject.price is not None else {}),
         **more,
     }
     reply = await SCRIPT.run(redis, name_of(subject.key), operation, orjson.dumps(request).decode())
@@ -222,10 +242,17 @@ def _identity(reservation_id: ReservationId) -> dict[str, Any]:
         "id": reservation_id.id,
         "request_id": reservation_id.request_id,
         "duration": round(reservation_id.seconds * 1e6),
+        **({"receipts": reservation_id.receipts} if reservation_id.receipts else {}),
     }
 
 
 _NAMES: Final = {"daily_tokens": "daily", "monthly_tokens": "monthly"}
+_BUDGETS: Final = {name: limit for limit, name in _NAMES.items()}
+
+
+@lru_cache(maxsize=1024)
+def _prices(price: ModelPrice) -> dict[str, Any]:
+    return asdict(price)
 
 
 @lru_cache(maxsize=4096)

@@ -39,7 +39,7 @@ local function slot_rejection(scope, ahead)
   end
 end
 
-local BUDGETS = {daily = true, monthly = true}
+local BUDGETS = {daily = true, monthly = true, daily_cost = true, weekly_cost = true, monthly_cost = true}
 
 -- Return the limit that rejects the request for longest: a budget, then one that it never fits, then the longest wait,
 -- then a missing slot.
@@ -53,7 +53,11 @@ local function rejection(ahead)
       end
     end
   end
+  local cost = request.prices and cost_of(request.prices, request.estimate, 0, request.output)
   for _, scope in ipairs(scopes) do
+    if cost then
+      consider(money_rejection(scope, cost))
+    end
     consider(tokens_rejection(scope, request.estimate + request.output))
     consider(requests_rejection(scope))
   end
@@ -72,6 +76,11 @@ local function report(result)
     local values = {reserved = reserved}
     if operation == 'show' or result.rejection then
       values.slots, values.daily, values.monthly = running(scope), used('daily', scope), used('monthly', scope)
+      for _, period in ipairs(COSTS) do
+        if limits[period] then
+          values[period], values.reserved_cost = spent(period, scope), number_of('reserved_cost' .. scope.suffix)
+        end
+      end
     end
     if limits.rpm then
       local filled = level('requests' .. scope.suffix, limits.rpm)

@@ -27,6 +27,7 @@ local function admit()
   local reservation = new_reservation()
   reservation.estimate, reservation.output = request.estimate, request.output
   reserve(request.model, request.estimate + request.output)
+  account(reservation)
   store(request.id, reservation)
   return report({admitted = true})
 end
@@ -46,24 +47,34 @@ local function progress(reservation)
     charge(math.max(0, request.prompt - reservation.prompt), 0)
     reserve(request.model, -reservation.estimate)
     reservation.prompt, reservation.estimate = math.max(reservation.prompt, request.prompt), 0
+    reservation.cached = request.cached
   end
   local new = math.max(0, request.completion - reservation.completion)
   local covered = math.min(new, reservation.output)
   charge(0, new)
   reserve(request.model, -covered)
   reservation.completion, reservation.output = reservation.completion + new, reservation.output - covered
+  account(reservation)
 end
 
--- Return the budget with the least capacity, and its capacity in tokens.
-local function tightest_budget()
+-- Return the budget with the least capacity for further tokens of a reservation, and its capacity in tokens.
+local function tightest_budget(reservation)
   local tightest, capacity
+  local function consider(period, scope, left)
+    if not capacity or left < capacity then
+      tightest, capacity = {limit = period, scope = scope.name}, left
+    end
+  end
   for _, scope in ipairs(scopes) do
-    for period in pairs(BUDGETS) do
+    for _, period in ipairs({'monthly', 'daily'}) do
       if scope.limits[period] then
-        local left = scope.limits[period] - used(period, scope) - number_of('reserved' .. scope.suffix)
-        if not capacity or left < capacity then
-          tightest, capacity = {limit = period, scope = scope.name}, left
-        end
+        consider(period, scope, scope.limits[period] - used(period, scope) - number_of('reserved' .. scope.suffix))
+      end
+    end
+    for _, period in ipairs(reservation.prices and COSTS or {}) do
+      local left = money_left(period, scope)
+      if left then
+        consider(period, scope, affordable(reservation, left, request.reserve))
       end
     end
   end
@@ -77,7 +88,7 @@ local function top_up(reservation)
   if request.max_output then
     wanted = math.min(wanted, request.max_output - reservation.completion - reservation.output)
   end
-  local _, capacity = tightest_budget()
+  local _, capacity = tightest_budget(reservation)
   wanted = math.min(wanted, capacity or wanted)
   if wanted <= 0 or reservation.output * 2 > request.reserve then
     return
@@ -89,6 +100,7 @@ local function top_up(reservation)
   end
   reserve(request.model, wanted)
   reservation.output = reservation.output + wanted
+  account(reservation)
 end
 
 local function renew()
@@ -100,7 +112,7 @@ local function renew()
   progress(reservation)
   top_up(reservation)
   store(request.id, reservation)
-  local budget, capacity = tightest_budget()
+  local budget, capacity = tightest_budget(reservation)
   local is_complete = request.max_output and reservation.completion >= request.max_output
   local result = {alive = true, credit = reservation.output}
   if budget and reservation.output == 0 and not is_complete then
@@ -119,7 +131,7 @@ local function settle()
   charge(request.prompt - reservation.prompt, request.completion - reservation.completion)
   reservation.prompt, reservation.completion = request.prompt, request.completion
   finish(request.id, reservation, request)
-  remember(request.id, request.prompt, request.completion, true)
+  remember(request.id, reservation, true)
   return cjson.encode({alive = true})
 end
 

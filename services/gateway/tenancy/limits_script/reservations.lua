@@ -4,8 +4,11 @@ local function settled_name(id)
 end
 
 -- Remember a settled request, so that a repeated or late settlement changes nothing twice.
-local function remember(id, prompt, completion, final)
-  local memory = cjson.encode({prompt = prompt, completion = completion, final = final})
+local function remember(id, reservation, final)
+  local memory = cjson.encode({
+    prompt = reservation.prompt, completion = reservation.completion, cached = reservation.cached,
+    cost = reservation.cost, final = final,
+  })
   redis.call('SET', settled_name(id), memory, 'EX', 600)
 end
 
@@ -19,6 +22,20 @@ local function reservation_of(id)
   return record and cjson.decode(record)
 end
 
+-- Return what is known of a request whose gateway has died, as tenancy/receipt.py writes it.
+local function receipt_of_lost(reservation)
+  return cjson.encode({
+    id = reservation.request_id, created = reservation.at, model = reservation.model, outcome = 'lost',
+    usage = {
+      prompt_tokens = reservation.prompt, completion_tokens = reservation.completion,
+      cached_tokens = reservation.cached or 0,
+      reasoning_tokens = 0,
+    },
+    cost = reservation.cost, currency = reservation.prices and reservation.prices.currency,
+    decimals = reservation.prices and reservation.prices.decimals,
+  })
+end
+
 -- End a reservation: release its slot and its tokens, and write its only usage record.
 local function finish(id, reservation, usage)
   redis.call('HDEL', reservations, id)
@@ -28,6 +45,12 @@ local function finish(id, reservation, usage)
     redis.call('ZREM', due, key_id)
   end
   reserve(reservation.model, -reservation.estimate - reservation.output)
+  reservation.estimate, reservation.output, reservation.cached = 0, 0, usage.cached
+  account(reservation)
+  if reservation.prices and redis.call('ZCARD', slots) == 0 then
+    -- A gateway of an earlier version that ends the reservation of a dead one does not release its money.
+    redis.call('HDEL', state, 'reserved_cost', 'reserved_cost:' .. reservation.model)
+  end
   if not reservation.counted then
     count('requests', reservation.model, 1)
   end
@@ -36,13 +59,23 @@ local function finish(id, reservation, usage)
   for _, counters in pairs(periods) do
     redis.call('EXPIRE', counters, USAGE_SECONDS)
   end
-  count('cached', reservation.model, usage.cached)
+  count('cached', reservation.model, usage.cached - (reservation.counted_cached or 0))
   count('reasoning', reservation.model, usage.reasoning)
-  redis.call('XADD', shard .. ':usage', 'MAXLEN', '~', request.stream_length, '*',
+  local record = {
     'id', id, 'request_id', reservation.request_id, 'key', key_id, 'owner', reservation.owner,
     'model', reservation.model, 'prompt_tokens', integer(reservation.prompt),
     'completion_tokens', integer(reservation.completion), 'cached_tokens', integer(usage.cached),
-    'reasoning_tokens', integer(usage.reasoning), 'outcome', usage.outcome)
+    'reasoning_tokens', integer(usage.reasoning), 'outcome', usage.outcome,
+  }
+  if reservation.prices then
+    record[#record + 1], record[#record + 2] = 'cost', integer(reservation.cost)
+  end
+  redis.call('XADD', shard .. ':usage', 'MAXLEN', '~', request.stream_length, '*', unpack(record))
+  if reservation.receipts then
+    local receipt = usage.receipt ~= '' and usage.receipt or receipt_of_lost(reservation)
+    keep_receipt(shard .. ':receipts:' .. key_id, tonumber(time[1]), reservation.request_id, receipt,
+      reservation.receipts)
+  end
 end
 
 -- Shorten reservations that expire later than their duration from now: they were renewed before the clock went back.
@@ -72,8 +105,8 @@ local function end_expired_reservations()
     if not reservation then
       redis.call('ZREM', slots, id)
     elseif id ~= request.id then
-      finish(id, reservation, {cached = 0, reasoning = 0, outcome = 'lost'})
-      remember(id, reservation.prompt, reservation.completion, false)
+      finish(id, reservation, {cached = reservation.cached or 0, reasoning = 0, outcome = 'lost', receipt = ''})
+      remember(id, reservation, false)
     end
   end
 end
@@ -84,6 +117,8 @@ local function new_reservation(memory)
   return {
     model = request.model, owner = request.owner, request_id = request.request_id, counted = memory and true or false,
     prompt = memory and memory.prompt or 0, completion = memory and memory.completion or 0, estimate = 0, output = 0,
+    receipts = request.receipts, at = request.receipts and tonumber(time[1]), prices = request.prices,
+    cost = memory and memory.cost, cached = memory and memory.cached, counted_cached = memory and memory.cached,
   }
 end
 

@@ -11,6 +11,8 @@
 -- charge does, so released tokens can never be spent twice. In any time t, at most limit + limit * t / minute tokens
 -- are charged, plus the debt of generations that exceeded what could be reserved for them.
 --
+-- Budgets in money (daily_cost, weekly_cost, monthly_cost) are reserved and charged in the same way: see money.lua.
+--
 -- A budget (daily, monthly) also limits running generations: `renew` reports when a generation has used up its
 -- reservation and the budget has no capacity left, and its gateway ends it. A rate (tpm) never ends a generation: its
 -- debt delays the next request.

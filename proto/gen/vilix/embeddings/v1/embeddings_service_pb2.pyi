@@ -196,6 +196,8 @@ class EmbedResponse(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     TOKEN_COUNTS_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    SERVED_BY_FIELD_NUMBER: _builtins.int
     embeddings: _builtins.bytes
     """All vectors, in order: count × dimensions little-endian float32."""
     dimensions: _builtins.int
@@ -210,6 +212,14 @@ class EmbedResponse(_message.Message):
     def truncated(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
         """Whether each text was cut. Empty if none was."""
 
+    @_builtins.property
+    def timings(self) -> Global___Timings:
+        """How long each phase took."""
+
+    @_builtins.property
+    def served_by(self) -> Global___ServedBy:
+        """What has made the vectors."""
+
     def __init__(
         self,
         *,
@@ -218,14 +228,72 @@ class EmbedResponse(_message.Message):
         count: _builtins.int = ...,
         token_counts: _abc.Iterable[_builtins.int] | None = ...,
         truncated: _abc.Iterable[_builtins.bool] | None = ...,
+        timings: Global___Timings | None = ...,
+        served_by: Global___ServedBy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "dimensions", b"dimensions", "embeddings", b"embeddings", "token_counts", b"token_counts", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "dimensions", b"dimensions", "embeddings", b"embeddings", "served_by", b"served_by", "timings", b"timings", "token_counts", b"token_counts", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EmbedResponse: _TypeAlias = EmbedResponse  # noqa: Y015
+
+@_typing.final
+class Timings(_message.Message):
+    """How long each phase of a request took, measured by the worker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENIZE_FIELD_NUMBER: _builtins.int
+    EMBED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tokenize(self) -> _duration_pb2.Duration:
+        """From acceptance by the worker until the request was checked and its texts tokenized."""
+
+    @_builtins.property
+    def embed(self) -> _duration_pb2.Duration:
+        """Waiting for the engine, and embedding."""
+
+    def __init__(
+        self,
+        *,
+        tokenize: _duration_pb2.Duration | None = ...,
+        embed: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embed", b"embed", "tokenize", b"tokenize"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embed", b"embed", "tokenize", b"tokenize"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Timings: _TypeAlias = Timings  # noqa: Y015
+
+@_typing.final
+class ServedBy(_message.Message):
+    """The worker and the engine that have served a request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    """The name of the worker's host; in Kubernetes, of its pod."""
+    engine: _builtins.str
+    """The engine, as in `Model.engine`."""
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        engine: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServedBy: _TypeAlias = ServedBy  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):

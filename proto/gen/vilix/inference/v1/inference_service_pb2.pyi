@@ -1492,6 +1492,7 @@ class Usage(_message.Message):
     CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     REASONING_TOKENS_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    SERVED_BY_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """The number of tokens of the prompt."""
     completion_tokens: _builtins.int
@@ -1504,6 +1505,10 @@ class Usage(_message.Message):
     def timings(self) -> Global___Timings:
         """How long each phase took."""
 
+    @_builtins.property
+    def served_by(self) -> Global___ServedBy:
+        """What has generated the answer."""
+
     def __init__(
         self,
         *,
@@ -1512,18 +1517,49 @@ class Usage(_message.Message):
         cached_tokens: _builtins.int = ...,
         reasoning_tokens: _builtins.int = ...,
         timings: Global___Timings | None = ...,
+        served_by: Global___ServedBy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "prompt_tokens", b"prompt_tokens", "reasoning_tokens", b"reasoning_tokens", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "prompt_tokens", b"prompt_tokens", "reasoning_tokens", b"reasoning_tokens", "served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
+class ServedBy(_message.Message):
+    """The worker and the engine that have served a request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    ENGINE_VERSION_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    """The name of the worker's host; in Kubernetes, of its pod."""
+    engine: _builtins.str
+    """The name of the engine, as in `Engine.name`."""
+    engine_version: _builtins.str
+    """The version of the engine."""
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        engine_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "engine_version", b"engine_version", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServedBy: _TypeAlias = ServedBy  # noqa: Y015
+
+@_typing.final
 class Timings(_message.Message):
-    """How long each phase of a request took, measured by the engine."""
+    """How long each phase of a request took. The first three are measured by the engine, the others by the worker."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1531,6 +1567,7 @@ class Timings(_message.Message):
     PREFILL_FIELD_NUMBER: _builtins.int
     DECODE_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_FIELD_NUMBER: _builtins.int
+    RENDER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def queued(self) -> _duration_pb2.Duration:
         """Waiting for a slot in the engine."""
@@ -1547,6 +1584,10 @@ class Timings(_message.Message):
     def first_token(self) -> _duration_pb2.Duration:
         """From acceptance by the worker to its first token."""
 
+    @_builtins.property
+    def render(self) -> _duration_pb2.Duration:
+        """From acceptance by the worker until the request was checked, and its prompt rendered and tokenized."""
+
     def __init__(
         self,
         *,
@@ -1554,10 +1595,11 @@ class Timings(_message.Message):
         prefill: _duration_pb2.Duration | None = ...,
         decode: _duration_pb2.Duration | None = ...,
         first_token: _duration_pb2.Duration | None = ...,
+        render: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decode", b"decode", "first_token", b"first_token", "prefill", b"prefill", "queued", b"queued"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decode", b"decode", "first_token", b"first_token", "prefill", b"prefill", "queued", b"queued", "render", b"render"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode", b"decode", "first_token", b"first_token", "prefill", b"prefill", "queued", b"queued"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode", b"decode", "first_token", b"first_token", "prefill", b"prefill", "queued", b"queued", "render", b"render"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -53,6 +53,26 @@ export async function keyUsage(key: string): Promise<KeyUsage> {
   return (await response.json()) as KeyUsage;
 }
 
+/** What was done for a request, as `GET /requests/{id}` states it. */
+export interface Receipt {
+  id: string;
+  outcome: string;
+  usage: { prompt_tokens: number; completion_tokens: number; cached_tokens: number };
+  cost?: number;
+  currency?: string;
+  decimals?: number;
+  engine?: string | null;
+  engine_version?: string | null;
+  /** When each stage was reached, in milliseconds from the request's arrival. */
+  timings_ms?: Record<string, number>;
+}
+
+/** Returns the receipt of a request of the last day. Throws an ApiProblem. */
+export async function receiptOf(requestId: string, key: string): Promise<Receipt> {
+  const response = await send(`/requests/${encodeURIComponent(requestId)}`, key, {});
+  return (await response.json()) as Receipt;
+}
+
 /** Reads the events and comments of a stream until `[DONE]`. Throws an ApiProblem if the stream ends early. */
 export async function readStream(
   response: Response,

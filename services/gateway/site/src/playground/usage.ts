@@ -4,6 +4,8 @@ export interface Counts {
   requests: number;
   prompt_tokens: number;
   completion_tokens: number;
+  /** In the smallest unit of the currency, if models have prices. */
+  cost?: number;
 }
 
 export interface Period extends Counts {
@@ -12,7 +14,9 @@ export interface Period extends Counts {
   models: Record<string, Counts>;
 }
 
-export const LIMITS = ["rpm", "tpm", "concurrency", "daily_tokens", "monthly_tokens"] as const;
+/** The limits in money. */
+const COSTS = ["daily_cost", "weekly_cost", "monthly_cost"] as const;
+export const LIMITS = ["rpm", "tpm", "concurrency", "daily_tokens", "monthly_tokens", ...COSTS] as const;
 export type LimitName = (typeof LIMITS)[number];
 export type Limits = Partial<Record<LimitName, number | null>>;
 
@@ -23,6 +27,13 @@ export interface KeyUsage {
   remaining: Limits;
   /** The stricter limits of single models. */
   model_limits: Record<string, Limits>;
+  currency?: string;
+  /** The smallest unit of the currency is 10 to the power of minus this number. */
+  decimals?: number;
+}
+
+export function isCost(name: LimitName): boolean {
+  return COSTS.some((cost) => cost === name);
 }
 
 export function tokensOf({ prompt_tokens, completion_tokens }: Counts): number {

@@ -9,6 +9,7 @@ import { words } from "../words.ts";
 import { Icon } from "./icons.tsx";
 import { Markdown } from "./markdown.tsx";
 import { ProblemView } from "./problem.tsx";
+import { ReceiptView } from "./receipt.tsx";
 import { Timeline } from "./timeline.tsx";
 
 /** The seconds of waiting after which the size of the prompt is asked for and displayed. */
@@ -54,6 +55,7 @@ export function AnswerView({ answer, onShowCode }: { answer: Answer; onShowCode:
       {answer.finishReason === "length" && <p class="notice">{words.cutByLength}</p>}
       {answer.status === "stopped" && <p class="notice">{words.stopped}</p>}
       {isOver && <Timeline answer={answer} />}
+      {isOver && answer.requestId && <ReceiptView requestId={answer.requestId} />}
       {isOver && (
         <p class="acts">
           {answer.text !== "" && (

@@ -6,7 +6,7 @@ import { ApiProblem, type Problem } from "../problem.ts";
 import { problemText } from "../problem-text.ts";
 import { keyUsage } from "../requests.ts";
 import { key, keyState, running } from "../store.ts";
-import { type KeyUsage, LIMITS, limitRows, modelRows, tokensOf } from "../usage.ts";
+import { isCost, type KeyUsage, LIMITS, type LimitName, limitRows, modelRows, tokensOf } from "../usage.ts";
 import { words } from "../words.ts";
 
 /** What the key has used today and this month, and what is left. It is read when opened, and after each answer. */
@@ -55,6 +55,14 @@ export function UsagePanel() {
   );
 }
 
+function money(units: number, { currency = "", decimals = 0 }: KeyUsage): string {
+  return `${number(units / 10 ** decimals, decimals)} ${currency}`;
+}
+
+function amount(name: LimitName, value: number, usage: KeyUsage): string {
+  return isCost(name) ? money(value, usage) : number(value);
+}
+
 function Amounts({ usage }: { usage: KeyUsage }) {
   const { today, month } = usage;
   return (
@@ -72,6 +80,13 @@ function Amounts({ usage }: { usage: KeyUsage }) {
         {modelRows(usage).map((row) => (
           <Row key={row.model} label={<bdi dir="ltr">{row.model}</bdi>} today={row.today} month={row.month} isPart />
         ))}
+        {usage.currency && (
+          <tr>
+            <th scope="row">{words.receiptCost}</th>
+            <td>{money(today.cost ?? 0, usage)}</td>
+            <td>{money(month.cost ?? 0, usage)}</td>
+          </tr>
+        )}
       </tbody>
     </table>
   );
@@ -107,7 +122,7 @@ function LimitList({ usage }: { usage: KeyUsage }) {
         {rows.map(({ name, limit, left }) => (
           <li key={name}>
             <span>{words.usageLimits[name]}</span>
-            <span>{words.usageLeft(number(left), number(limit))}</span>
+            <span>{words.usageLeft(amount(name, left, usage), amount(name, limit, usage))}</span>
             <meter aria-label={words.usageLimits[name]} min={0} max={limit} value={left} />
           </li>
         ))}
@@ -116,7 +131,7 @@ function LimitList({ usage }: { usage: KeyUsage }) {
             <span>
               {words.usageLimits[name]} (<bdi dir="ltr">{model}</bdi>)
             </span>
-            <span>{number(limit)}</span>
+            <span>{amount(name, limit, usage)}</span>
           </li>
         ))}
       </ul>

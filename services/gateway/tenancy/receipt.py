@@ -1,0 +1,76 @@
+"""The receipt of a request: what was done for it, how long each stage took, and what it has used. It has no content."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import orjson
+
+from services.gateway.record import Outcome, RequestRecord
+from services.gateway.tenancy.limits_script import Produced
+from services.gateway.tenancy.prices import ModelPrice
+
+MOST_BYTES: Final = 4096
+"""The most bytes of a receipt."""
+_MOST_CHARACTERS: Final = 128
+"""The most characters of a text in it."""
+_SERVED: Final = (Outcome.COMPLETE, Outcome.BUDGET)
+
+
+def receipt_of(
+    record: RequestRecord, *, outcome: Outcome, produced: Produced | None = None, price: ModelPrice | None = None
+) -> bytes:
+    """Return the receipt of a request that ends now, as JSON. `produced` are the tokens that are billed for it."""
+    notes, now = record.receipt, time.perf_counter()
+
+    def at(moment: float | None) -> float | None:
+        return None if moment is None else round((moment - notes.arrived_at) * 1000, 1)
+
+    timings = {
+        "authenticated": at(notes.authenticated_at),
+        "queued": at(notes.queued_at),
+        "admitted": at(notes.admitted_at),
+        "worker_called": at(notes.called_at),
+        "first_token": at(record.first_token_at),
+        "last_token": at(notes.last_token_at),
+        "settled": at(now),
+    }
+    receipt: dict[str, Any] = {
+        "id": record.request_id,
+        "created": round(time.time() - (now - notes.arrived_at), 3),
+        "endpoint": notes.endpoint,
+        "background": notes.is_background,
+        "stream": record.stream,
+        "model": record.model,
+        "alias": notes.alias,
+        "outcome": outcome,
+        "status": notes.status or record.status or (200 if outcome in _SERVED else None),
+        "error": notes.error or record.error,
+        "finish_reasons": notes.finish_reasons,
+        "timings_ms": {name: value for name, value in timings.items() if value is not None},
+        "worker_ms": dict(notes.worker_ms),
+        "usage": {
+            "prompt_tokens": (produced.prompt if produced else None) or 0,
+            "completion_tokens": produced.completion if produced else 0,
+            "cached_tokens": produced.cached if produced else 0,
+            "reasoning_tokens": produced.reasoning if produced else 0,
+        },
+        "worker": _short(notes.worker),
+        "engine": _short(notes.engine),
+        "engine_version": _short(notes.engine_version),
+        "retries": max(0, notes.attempts - 1),
+        "parameters": notes.parameters,
+        "addresses": [_short(address) for address in notes.addresses],
+    }
+    if price is not None:
+        receipt |= {
+            "cost": price.cost(produced or Produced()),
+            "currency": price.currency,
+            "decimals": price.decimals,
+        }
+    return orjson.dumps(receipt)
+
+
+def _short(text: str) -> str | None:
+    return text[:_MOST_CHARACTERS] or None
