@@ -12,6 +12,7 @@ Parts, with the minutes of a full run:
   prompts      prompts of 10,000 to 100,000 tokens (1)
   memory       5,000 open streams (3, three rounds)
   litellm      beside LiteLLM, also with its Rust path (5)
+  methods      LiteLLM by the method of bench.gateway, turned into this one step by step (3, three rounds)
   peers        beside vllm-router and sglang-router (5, three rounds)
   aiperf       the load client beside aiperf (1, two rounds)
   flame        a flame graph, with py-spy (1, one round)
@@ -37,7 +38,7 @@ from pathlib import Path
 from typing import Final
 
 from bench import document
-from bench.tokens import beside_aiperf, beside_others, long_prompts, profiling, short_requests, streaming
+from bench.tokens import beside_aiperf, beside_others, long_prompts, profiling, short_requests, streaming, two_methods
 from bench.tokens import whole_path_streams as whole_path
 from bench.tokens.part import Measure, Options
 from bench.tokens.plots import Line, draw
@@ -58,11 +59,12 @@ MEASURES: Final[dict[str, Measure]] = {
     "prompts": long_prompts.prompts,
     "memory": streaming.memory,
     "litellm": beside_others.litellm,
+    "methods": two_methods.methods,
     "peers": beside_others.peers,
     "aiperf": beside_aiperf.aiperf,
 }
 FLAME: Final = "flame"
-FEWER_ROUNDS: Final = {"spread": 3, "memory": 3, "peers": 3, "aiperf": 2, FLAME: 1}
+FEWER_ROUNDS: Final = {"spread": 3, "memory": 3, "methods": 3, "peers": 3, "aiperf": 2, FLAME: 1}
 """Parts whose rounds take more than a minute, or whose figures hardly differ."""
 
 

@@ -34,10 +34,11 @@ async def litellm(options: Options) -> Rows:
     servers = ["gateway", "instant_gateway", *LITELLMS]
     with tempfile.TemporaryDirectory(prefix="vilix-bench-") as directory:
         async with running(Path(directory), display(), servers) as alone:
-            for name in servers:
-                await warm_up(alone, name)
+            for name in ("gateway", "instant_gateway", "litellm"):
+                for path in (CHAT, MESSAGES):
+                    await warm_up(alone, name, path=path)
             before = set(_agents(alone))
-            await alone.run("litellm_rust", Load(1, 2), max_tokens=4, path=MESSAGES)
+            await warm_up(alone, "litellm_rust", path=MESSAGES)
             agents = set(_agents(alone)) - before
             uses_rust = bool(agents) and not any(python in agent for agent in agents for python in PYTHONS_HTTP)
             for number in range(options.rounds):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.tokens.gateway_alone import Alone, running
-from bench.tokens.load_client import Load, Row, percentiles, stream_row
+from bench.tokens.load_client import CHAT, Load, Row, percentiles, stream_row
 from bench.tokens.part import WARM_UP_REQUESTS, Options, Recorder, Rows, display, in_turns
 from bench.tokens.servers import STEP_MS
 
@@ -43,9 +43,9 @@ async def paced(alone: Alone, name: str, streams: int, tokens: int) -> Row:
     return {**stream_row(report, streams=streams, tokens=tokens), "others_core_share": others}
 
 
-async def warm_up(alone: Alone, name: str) -> None:
+async def warm_up(alone: Alone, name: str, *, path: str = CHAT) -> None:
     """Let a server load what it needs, unmeasured."""
-    await alone.run(name, Load(16, WARM_UP_REQUESTS), max_tokens=4)
+    await alone.run(name, Load(16, WARM_UP_REQUESTS), max_tokens=4, path=path)
 
 
 async def spread(options: Options) -> Rows:
