@@ -3,7 +3,7 @@
 It answers requests with the bytes that the gateway writes, in the same steps, from one uvloop protocol that checks
 nothing and knows no worker. It is also the upstream of the programs that pass HTTP on: of LiteLLM and of other routers.
 A stream gets a token per step; a response that is no stream is written at once, and so is every stream with a step of
-0. `GET /agents` lists the user agents of all requests.
+0. `GET /clients` lists the names of headers of all requests in their order, which tells HTTP clients apart.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench.tokens.response_bytes import ANTHROPIC, OPENAI, STREAM_HEAD, Api, doc
 from bench.tokens.source import WORDS
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_AGENT: Final = re.compile(rb"\r\nuser-agent: *([^\r]+)", re.IGNORECASE)
+_HEADER: Final = re.compile(rb"\r\n([^:\r]+):")
 _IS_STREAM: Final = re.compile(rb'"stream" *: *true')
 _MOST: Final = re.compile(rb'"max_(?:completion_)?tokens" *: *(\d+)')
 
@@ -29,7 +29,7 @@ class Bare(asyncio.Protocol):
 
     streams: Final[dict[asyncio.Transport, tuple[int, Api]]] = {}
     """The tokens that each running stream has left, and its API."""
-    agents: Final[set[str]] = set()
+    clients: Final[set[str]] = set()
     has_steps = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -50,11 +50,10 @@ class Bare(asyncio.Protocol):
             return
         body, self._received = self._received[end + 4 :], b""
         if head.startswith(b"POST"):
-            if agent := _AGENT.search(head):
-                self.agents.add(agent[1].decode())
+            self.clients.add(b" ".join(_HEADER.findall(head)).decode().lower())
             self._answer(head, body)
-        elif head.startswith(b"GET /agents"):
-            self._transport.write(document(sorted(self.agents)))
+        elif head.startswith(b"GET /clients"):
+            self._transport.write(document(sorted(self.clients)))
         else:
             # The look of a router.
             self._transport.write(document({}))

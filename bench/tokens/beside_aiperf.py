@@ -26,11 +26,13 @@ from services.stack import qwen3_tokenizer
 from services.stack.ports import LOOPBACK
 
 AIPERF: Final = CACHE / "aiperf" / "bin" / "aiperf"
-STREAMS: Final = 4
-REQUESTS: Final = 16
+STREAMS: Final = 16
+REQUESTS: Final = 32
 TOKENS: Final = 200
 SAMPLE_SECONDS: Final = 0.2
-_OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "NO_PROXY": LOOPBACK}
+MOST_SECONDS: Final = 180.0
+_TOKENIZER: Final = "local/qwen3"
+_REVISION: Final = "0" * 40
 
 
 async def aiperf(options: Options) -> Rows:
@@ -69,7 +71,7 @@ async def _aiperf(alone: Alone, requests: int) -> Row:
         "--endpoint-type": "chat",
         "--api-key": alone.api_key,
         # Output tokens are counted by the client, with a tokenizer for which each word of the source is a token.
-        "--tokenizer": str(QWEN3),
+        "--tokenizer": _TOKENIZER,
         "--concurrency": str(STREAMS),
         "--request-count": str(requests),
         "--isl": "20",
@@ -84,21 +86,37 @@ async def _aiperf(alone: Alone, requests: int) -> Row:
     argv = [str(AIPERF), "profile", *flags, *(part for pair in arguments.items() for part in pair)]
     process = await asyncio.create_subprocess_exec(
         *on(cores()[1], argv),
-        env={**os.environ, **_OFFLINE},
+        env={**os.environ, **_offline(alone.directory / "hub")},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
     )
     usage = _Usage(process.pid)
     sampling = asyncio.create_task(usage.watch())
-    output, _ = await process.communicate()
-    sampling.cancel()
-    await asyncio.gather(sampling, return_exceptions=True)
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), MOST_SECONDS)
+    finally:
+        sampling.cancel()
+        await asyncio.gather(sampling, return_exceptions=True)
+        usage.kill()
     records = _records(artifacts)
     if process.returncode or not records:
         raise OSError(f"aiperf failed: {output.decode(errors='replace')[-3000:]}")
     return _row(records, usage)
+
+
+def _offline(hub: Path) -> dict[str, str]:
+    """Lay the tokenizer out as a download from Hugging Face, and return the variables with which nothing is fetched.
+
+    In this mode, aiperf accepts no directory of a tokenizer; in the other one, it looks it up in the network.
+    """
+    model = hub / f"models--{_TOKENIZER.replace('/', '--')}"
+    if not model.exists():
+        (model / "refs").mkdir(parents=True)
+        (model / "refs" / "main").write_text(_REVISION)
+        (model / "snapshots").mkdir()
+        (model / "snapshots" / _REVISION).symlink_to(QWEN3.resolve())
+    return {"HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "NO_PROXY": LOOPBACK}
 
 
 def _records(artifacts: Path) -> list[dict[str, Any]]:
@@ -113,8 +131,15 @@ class _Usage:
 
     def __init__(self, pid: int) -> None:
         self._root: Final = psutil.Process(pid)
+        self._processes: Final[dict[int, psutil.Process]] = {pid: self._root}
         self.samples: Final[list[tuple[float, float]]] = []
         """The time of the clock, and the seconds that were used until then."""
+
+    def kill(self) -> None:
+        """Kill all processes that are left."""
+        for process in self._processes.values():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
     async def watch(self) -> None:
         """Take samples until the task is cancelled."""
@@ -125,6 +150,7 @@ class _Usage:
                     with contextlib.suppress(psutil.Error):
                         times = process.cpu_times()
                         used[process.pid] = times.user + times.system
+                        self._processes[process.pid] = process
             self.samples.append((time.time(), sum(used.values())))
             await asyncio.sleep(SAMPLE_SECONDS)
 

@@ -22,8 +22,8 @@ CLIENTS: Final = 16
 VILIX_REQUESTS: Final = 2000
 LITELLM_REQUESTS: Final = 300
 REQUEST_TOKENS: Final = 8
-PYTHONS_HTTP: Final = ("python", "aiohttp", "httpx")
-"""In the user agents of HTTP clients of Python; LiteLLM's Rust path has another client."""
+PYTHONS_FIRST_HEADER: Final = "host"
+"""The HTTP clients of Python send it first, and the one of LiteLLM's Rust path sends it after others."""
 
 
 async def litellm(options: Options) -> Rows:
@@ -37,10 +37,10 @@ async def litellm(options: Options) -> Rows:
             for name in ("gateway", "instant_gateway", "litellm"):
                 for path in (CHAT, MESSAGES):
                     await warm_up(alone, name, path=path)
-            before = set(_agents(alone))
+            before = set(_clients(alone))
             await warm_up(alone, "litellm_rust", path=MESSAGES)
-            agents = set(_agents(alone)) - before
-            uses_rust = bool(agents) and not any(python in agent for agent in agents for python in PYTHONS_HTTP)
+            clients = set(_clients(alone)) - before
+            uses_rust = bool(clients) and not any(client.startswith(PYTHONS_FIRST_HEADER) for client in clients)
             for number in range(options.rounds):
                 for name, path in in_turns(
                     (("litellm", CHAT), ("litellm", MESSAGES), ("litellm_rust", MESSAGES)), number
@@ -70,11 +70,11 @@ async def _requests(alone: Alone, name: str, path: str, options: Options) -> Row
     return {f"whole_{key}": value for key, value in row.items()}
 
 
-def _agents(alone: Alone) -> list[str]:
-    """Return the user agents that the upstream has had requests of."""
-    with urllib.request.urlopen(f"http://{LOOPBACK}:{alone.ports[UPSTREAM]}/agents", timeout=10) as response:
-        agents: list[str] = json.loads(response.read())
-    return agents
+def _clients(alone: Alone) -> list[str]:
+    """Return what tells apart the HTTP clients that the upstream has had requests of."""
+    with urllib.request.urlopen(f"http://{LOOPBACK}:{alone.ports[UPSTREAM]}/clients", timeout=10) as response:
+        clients: list[str] = json.loads(response.read())
+    return clients
 
 
 async def peers(options: Options) -> Rows:

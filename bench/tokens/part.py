@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -15,7 +15,6 @@ from services.stack.display import Display
 Rows = dict[str, list[Row]]
 """The rounds of each system or load."""
 Name = TypeVar("Name")
-WARM_UP_REQUESTS: Final = 200
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Results:
             "rounds": rows,
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(json.dumps(self._parts, indent=1, sort_keys=True) + "\n")
+        self._path.write_text(json.dumps(self._parts, indent=1) + "\n")
 
 
 def processor() -> str:

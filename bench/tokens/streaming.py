@@ -8,9 +8,12 @@ from typing import Any, Final
 
 from bench.tokens.gateway_alone import Alone, running
 from bench.tokens.load_client import CHAT, Load, Row, percentiles, stream_row
-from bench.tokens.part import WARM_UP_REQUESTS, Options, Recorder, Rows, display, in_turns
-from bench.tokens.servers import STEP_MS
+from bench.tokens.part import Options, Recorder, Rows, display, in_turns
+from bench.tokens.servers import GATEWAYS, STEP_MS
 
+WARM_UP_REQUESTS: Final = 200
+FEW_WARM_UP_REQUESTS: Final = 32
+"""For other servers, of which some take 25 ms for each."""
 STREAMS: Final = (32, 256, 1000)
 TOKENS: Final = 500
 STARTS_PER_SECOND: Final = 200.0
@@ -45,7 +48,8 @@ async def paced(alone: Alone, name: str, streams: int, tokens: int) -> Row:
 
 async def warm_up(alone: Alone, name: str, *, path: str = CHAT) -> None:
     """Let a server load what it needs, unmeasured."""
-    await alone.run(name, Load(16, WARM_UP_REQUESTS), max_tokens=4, path=path)
+    requests = WARM_UP_REQUESTS if name in GATEWAYS else FEW_WARM_UP_REQUESTS
+    await alone.run(name, Load(16, requests), max_tokens=4, path=path)
 
 
 async def spread(options: Options) -> Rows:

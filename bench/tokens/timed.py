@@ -2,7 +2,7 @@
 
 It writes a JSON object a line to FILE, whose `at` is the time of `time.monotonic`, which all processes share:
 
-    {"what": "gathered", "at", "seconds", "outputs"}   a worker has handed a message to gRPC; since its first output
+    {"what": "gathered", "at", "ms"}                   a worker hands a message to gRPC; how long each output has waited
     {"what": "to_engine", "at"}                        a worker has handed a request to the stream of Triton
     {"what": "blocked", "at", "seconds"}               the event loop was late because its own process was busy
 """
@@ -14,6 +14,7 @@ import json
 import runpy
 import sys
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -67,14 +68,14 @@ def watch_worker(notes: Notes) -> None:
         CallDemultiplexer.put_events,
         CallDemultiplexer.responses,
     )
-    first: dict[CallDemultiplexer, float] = {}
+    came: dict[CallDemultiplexer, list[float]] = defaultdict(list)
 
     def put_text_noted(self: CallDemultiplexer, *args: Any, **options: Any) -> None:
-        first.setdefault(self, time.monotonic())
+        came[self].append(time.monotonic())
         put_text(self, *args, **options)
 
     def put_events_noted(self: CallDemultiplexer, *args: Any, **options: Any) -> None:
-        first.setdefault(self, time.monotonic())
+        came[self].append(time.monotonic())
         put_events(self, *args, **options)
 
     async def responses_noted(
@@ -82,9 +83,9 @@ def watch_worker(notes: Notes) -> None:
     ) -> AsyncGenerator[pb.GenerateManyResponse, None]:
         async with contextlib.aclosing(responses(self, requests)) as messages:
             async for message in messages:
-                if (began := first.pop(self, None)) is not None:
-                    outputs = len(message.contents.calls) + len(message.reasoning_contents.calls) + len(message.outputs)
-                    notes.note("gathered", seconds=time.monotonic() - began, outputs=outputs)
+                if times := came.pop(self, []):
+                    now = time.monotonic()
+                    notes.note("gathered", ms=[round((now - at) * 1000, 3) for at in times])
                 yield message
 
     CallDemultiplexer.put_text = put_text_noted  # type: ignore[method-assign]

@@ -45,7 +45,7 @@ async def whole(options: Options) -> Rows:
 
 
 async def gathering(options: Options) -> Rows:
-    """Measure how long the first output of a step waits in the worker for the others, with 256 streams.
+    """Measure how long the outputs of a step wait in the worker for the others, with 256 streams.
 
     The worker notes the times itself, which costs it a little: its processor time is measured by `whole`.
     """
@@ -62,8 +62,13 @@ async def gathering(options: Options) -> Rows:
 
 def _delays(path: whole_path.WholePath, began: float) -> Row:
     notes = [note for note in path.notes("worker") if note["what"] == "gathered" and note["at"] >= began]
-    # A message counts as often as it has outputs: nearly all tokens travel with many others.
-    delays = [note["seconds"] * 1000 for note in notes for _ in range(note["outputs"])]
+    delays = [delay for note in notes for delay in note["ms"]]
     p50, p99 = percentiles(delays)
-    outputs = sum(note["outputs"] for note in notes) / len(notes)
-    return {"delay_ms_p50": p50, "delay_ms_p99": p99, "messages": len(notes), "outputs_per_message": outputs}
+    first_p50, first_p99 = percentiles([note["ms"][0] for note in notes])
+    return {
+        "delay_ms_p50": p50,
+        "delay_ms_p99": p99,
+        "first_delay_ms_p50": first_p50,
+        "first_delay_ms_p99": first_p99,
+        "outputs_per_message": len(delays) / len(notes),
+    }
