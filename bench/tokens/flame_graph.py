@@ -1,7 +1,8 @@
 """Draw a token's way as a flame graph: the stacks that py-spy samples, as wide as the processor time that they take.
 
-Each process is as wide as its processor time per token, and divided among the stacks of its Python threads. Triton's
-server has no Python stacks, and is one box; so are threads of gRPC, whose time goes to the stacks of their process.
+Each process is as wide as its processor time per token, and divided among the stacks of its Python threads. Functions
+of C belong to the Python function that called them, and so does the time of threads without Python, such as gRPC's, in
+proportion. Triton's server has no Python, and is one box.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import html
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from typing import Final
 
 WIDTH: Final = 1200
@@ -18,6 +20,10 @@ LEAST_WIDTH: Final = 1.5
 """The narrowest box that is drawn, in pixels."""
 CHARACTER: Final = 6.2
 """The width of a character, in pixels."""
+
+
+_STARTS: Final = ("runpy", "__main__.py", "uvloop/", "asyncio/", "uvicorn/", "worker/main.py", "(threading.py")
+"""In the outermost functions of all stacks, which say nothing."""
 
 
 @dataclass
@@ -38,14 +44,22 @@ class Frame:
 
 
 def read_stacks(text: str) -> dict[tuple[str, ...], int]:
-    """Return the samples by stack, from py-spy's format `raw`: `OUTERMOST;…;INNERMOST COUNT`."""
+    """Return the samples by stack, from py-spy's format `raw`: `OUTERMOST;…;INNERMOST COUNT`.
+
+    The functions that only start something are left out.
+    """
     stacks: dict[tuple[str, ...], int] = {}
     for line in text.splitlines():
         names, _, count = line.rpartition(" ")
         if names:
-            stack = tuple(names.split(";"))
+            stack = tuple(dropwhile(_is_start, names.split(";")))
             stacks[stack] = stacks.get(stack, 0) + int(count)
     return stacks
+
+
+def _is_start(name: str) -> bool:
+    """Return whether an outer function only starts a thread, a program or an event loop."""
+    return any(part in name for part in _STARTS)
 
 
 def merge(processes: Mapping[str, tuple[float, Mapping[tuple[str, ...], int]]]) -> Frame:

@@ -9,6 +9,7 @@
  *   requests, errors, seconds
  *   cpu_seconds    what this client itself has used
  *   tokens         spaces in the texts of all events: the words of the synthetic sources have one each
+ *   usage_tokens   the sum of "completion_tokens" in events without text
  *   gap_ms         p50, p90 and p99 of the times between two events with text of a stream, in milliseconds
  *   began_s        for each request, in the order of their ends: when it began,
  *   first_ms       the time from there to its first text (-1: none),
@@ -50,7 +51,7 @@ typedef struct {
 } Ended;
 
 static char *request;
-static long request_size, events, tokens, done, failures, to_send;
+static long request_size, events, tokens, usage_tokens, done, failures, to_send;
 static long gaps[GAP_BUCKETS], all_gaps;
 static double start_time, window_from, window_to;
 static Ended *ended;
@@ -194,7 +195,12 @@ static void take(Connection *c, int port, int poll) {
         if (!event) continue;
         events++;
         long words = spaces(event, stop);
-        if (words >= 0) note_text(c, time, words);
+        if (words >= 0) {
+            note_text(c, time, words);
+        } else {
+            char *usage = memmem(event, stop - event, "completion_tokens\":", 19);
+            if (usage) usage_tokens += atol(usage + 19);
+        }
     }
     if (end - at >= 5 && !memcmp(end - 5, "0\r\n\r\n", 5) && (end - at == 5 || end[-6] == '\n')) {
         finish(c, port, poll);
@@ -257,7 +263,8 @@ int main(int argc, char **argv) {
     struct rusage used;
     getrusage(RUSAGE_SELF, &used);
     double cpu = used.ru_utime.tv_sec + used.ru_stime.tv_sec + (used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
-    printf("{\"events\": %ld, \"tokens\": %ld, \"requests\": %ld, \"errors\": %ld, ", events, tokens, done, failures);
+    printf("{\"events\": %ld, \"tokens\": %ld, \"usage_tokens\": %ld, ", events, tokens, usage_tokens);
+    printf("\"requests\": %ld, \"errors\": %ld, ", done, failures);
     printf("\"seconds\": %.4f, \"cpu_seconds\": %.4f, ", seconds, cpu);
     printf("\"gap_ms\": [%.3f, %.3f, %.3f]", gap(0.5), gap(0.9), gap(0.99));
     PRINT_ALL("began_s", "%.3f", began);

@@ -76,7 +76,9 @@ def _stub(triton: int) -> int:
 async def _record(pid: int, seconds: int, file: Path) -> None:
     """Write the samples of a process to a file, in py-spy's format `raw`."""
     options = {"--pid": pid, "--duration": seconds, "--rate": SAMPLES_PER_SECOND, "--format": "raw", "--output": file}
-    argv = [str(PY_SPY), "record", "--nolineno", "--native", *(str(part) for pair in options.items() for part in pair)]
+    # Pausing the processes for samples, as native frames require, makes requests time out.
+    flags = ["--nolineno", "--nonblocking"]
+    argv = [str(PY_SPY), "record", *flags, *(str(part) for pair in options.items() for part in pair)]
     process = await asyncio.create_subprocess_exec(
         *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )

@@ -71,7 +71,8 @@ class WholePath:
     def body(self, content: str, *, max_tokens: int) -> dict[str, Any]:
         """Return the body of a request with a function that may be called."""
         messages = [{"role": "user", "content": content}]
-        return {"model": MODEL, "stream": True, "max_tokens": max_tokens, "tools": [_TOOL], "messages": messages}
+        fields = {"model": MODEL, "stream": True, "stream_options": {"include_usage": True}, "max_tokens": max_tokens}
+        return {**fields, "tools": [_TOOL], "messages": messages}
 
     def cpu_seconds(self) -> dict[str, float]:
         """Return the processor time that each part has used."""
@@ -93,6 +94,8 @@ class WholePath:
         if client.returncode:
             raise OSError(f"the load client ended with exit code {client.returncode}")
         report: dict[str, Any] = json.loads(output)
+        if report["errors"] or report["usage_tokens"] != streams * tokens:
+            raise OSError(f"{report['errors']} errors, {report['usage_tokens']} tokens of {streams} × {tokens}")
         report["parts_cpu_seconds"] = {part: used - before[part] for part, used in self.cpu_seconds().items()}
         return report
 

@@ -148,7 +148,7 @@ def test_a_plot_is_well_formed(is_logarithmic: bool) -> None:
 
 
 def test_a_flame_graph_divides_each_process_among_its_stacks() -> None:
-    stacks = flame_graph.read_stacks("main (a.py);read <b> (c.py) 3\nmain (a.py) 1\n")
+    stacks = flame_graph.read_stacks("run (<frozen runpy>);main (a.py);read <b> (c.py) 3\nmain (a.py) 1\n")
     root = flame_graph.merge({"gateway": (40.0, stacks), "server": (10.0, {})})
     gateway = root.children["gateway"]
     assert (root.value, gateway.value) == (50.0, 40.0)
