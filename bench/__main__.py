@@ -1,5 +1,7 @@
 """Run all benchmarks that need no GPU, one after the other, and write docs/benchmarks.md: `python -m bench`.
 
+Each of them replaces its own section of the page.
+
 Examples:
   make bench
   python -m bench gateway local_model
@@ -8,55 +10,36 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import subprocess
 import sys
-from datetime import UTC, datetime
-from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-PARTS = {
-    "gateway": "The gateway with all features, compared with LiteLLM and with direct calls",
-    "tokens": "What a token and a short request cost",
-    "local_model": "The local model through the whole system, compared with its engine alone",
-    "cpu_engine": "The CPU engine, compared with the server inside xllamacpp",
-    "limits": "Keys and limits",
-    "embeddings": "Embeddings",
-    "page": "The page",
-}
-_HEAD = """\
-# Benchmarks
+from bench.document import TITLES, measured_here, replace
 
-`make bench` measured these figures and wrote this page on {when}: {cores} cores ({machine}), Linux, Python {python}.
-A figure is the median over several rounds, with their range in parentheses; the compared systems take turns. Ratios
-can be compared between machines, absolute times cannot. Each part is a program of its own in [bench](../bench), and
-`--help` lists its options.
-"""
+WRITES_ITS_SECTION = "tokens"
+"""The benchmark that keeps its results, and writes its section itself."""
 
 
 def main() -> None:
-    """Run the chosen parts, and write the page if all of them were chosen."""
+    """Run the chosen parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}; default: all")
-    chosen = parser.parse_args().parts or list(PARTS)
-    unknown = set(chosen) - set(PARTS)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(TITLES)}; default: all")
+    chosen = parser.parse_args().parts or list(TITLES)
+    unknown = set(chosen) - set(TITLES)
     if unknown:
-        sys.exit(f"error: unknown benchmark {min(unknown)!r}; choose from {', '.join(PARTS)}")
-    sections = [f"## {PARTS[part]}\n\n{_run(part)}" for part in chosen]
-    if len(chosen) == len(PARTS):
-        when, cores = f"{datetime.now(UTC):%Y-%m-%d}", len(os.sched_getaffinity(0))
-        head = _HEAD.format(when=when, cores=cores, machine=platform.machine(), python=platform.python_version())
-        PAGE.write_text(head + "\n" + "\n\n".join(sections) + "\n")
+        sys.exit(f"error: unknown benchmark {min(unknown)!r}; choose from {', '.join(TITLES)}")
+    for part in chosen:
+        text = _run(part)
+        if part != WRITES_ITS_SECTION:
+            # On the page, the headings of a part are one level lower.
+            replace(part, f"{measured_here()}\n\n" + text.strip().replace("\n## ", "\n### "))
 
 
 def _run(part: str) -> str:
     done = subprocess.run([sys.executable, "-m", f"bench.{part}"], stdout=subprocess.PIPE, text=True, check=False)
-    print(f"## {PARTS[part]}\n\n{done.stdout}", flush=True)
+    print(f"## {TITLES[part]}\n\n{done.stdout}", flush=True)
     if done.returncode:
         sys.exit(f"error: bench.{part} failed with exit code {done.returncode}")
-    # On the page, the headings of a part are one level lower.
-    return done.stdout.strip().replace("\n## ", "\n### ")
+    return done.stdout
 
 
 if __name__ == "__main__":

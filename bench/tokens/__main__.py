@@ -1,171 +1,129 @@
-"""Measure what a token and a short request cost: `python -m bench.tokens`.
+"""Measure what a token and a short request cost: `python -m bench.tokens [PART …]`.
 
-All features are on: keys, every kind of limit, usage, metrics, logs. The gateway alone and a bare writer take turns on
-one core; the whole path, with Triton and a worker, follows on all cores.
+Parts, with the minutes of a full run:
+
+  streams      the gateway and a bare writer with 32, 256 and 1,000 streams (6)
+  spread       1,000 streams on one core, 20 starts per second (6, three rounds)
+  burst        1,000 starts at once (2)
+  requests     short requests (1)
+  first_token  the first token beside a direct gRPC call (1)
+  whole        gateway, worker and Triton (2)
+  gathering    the delay of gathering a step in the worker (2)
+  prompts      prompts of 10,000 to 100,000 tokens (1)
+  memory       5,000 open streams (3, three rounds)
+  litellm      beside LiteLLM, also with its Rust path (5)
+  methods      LiteLLM by the method of bench.gateway, turned into this one step by step (3, three rounds)
+  peers        beside vllm-router and sglang-router (5, three rounds)
+  aiperf       the load client beside aiperf (1, two rounds)
+  flame        a flame graph, with py-spy (1, one round)
+
+A part replaces its own results in docs/benchmarks/tokens.json. Then the plots beside it and the section of
+docs/benchmarks.md are written again. With --quick, everything is tiny, and nothing in docs is changed.
 
 Examples:
-  python -m bench.tokens
-  python -m bench.tokens --rounds 1 --streams 32
+  make bench-tokens
+  python -m bench.tokens streams whole
+  python -m bench.tokens --quick
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
+import os
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
-from typing import Any, Final
+from typing import Final
 
-from rich.console import Console
+from bench import document
+from bench.tokens import beside_aiperf, beside_others, long_prompts, profiling, short_requests, streaming, two_methods
+from bench.tokens import whole_path_streams as whole_path
+from bench.tokens.part import Measure, Options
+from bench.tokens.plots import Line, draw
+from bench.tokens.report import report
+from bench.tokens.results import Results
+from bench.tokens.servers import PEERS
 
-from bench.ratios import summary, table
-from bench.tokens import whole_path
-from bench.tokens.gateway_alone import STEP_MS, TOKENS, Alone, running
-from services.stack.display import Display
-
-STREAMS: Final = (32, 256, 1000)
-WHOLE_PATH_STREAMS: Final = 256
-REQUESTS: Final = 2000
-CLIENTS: Final = 16
-STARTS_PER_SECOND: Final = 200.0
-
-
-def tokens(alone: Alone, name: str, streams: int, *, rate: float) -> dict[str, float]:
-    """Measure one round of `streams` streams of TOKENS tokens."""
-    request = alone.request(stream=True, max_tokens=TOKENS)
-    report = alone.run(name, request, connections=streams, requests=streams, rate=rate)
-    generated = streams * TOKENS
-    firsts, totals = report["first_ms"], report["total_ms"]
-    return {
-        "us_per_token": report["cpu_seconds"] / generated * 1e6,
-        "tokens_per_second": generated / report["seconds"],
-        "first_ms_p50": median(firsts),
-        "first_ms_p99": quantiles(firsts, n=100)[98],
-        "stream_seconds": median(totals) / 1000,
-        "slowest_to_mean": max(totals) / (sum(totals) / len(totals)),
-        "errors": report["errors"],
-        "rss_mb": report["rss_mb"],
-        "kb_per_stream": report["grown_mb"] * 1000 / streams,
-    }
+DIRECTORY: Final = document.PAGE.parent / "benchmarks"
+ROUNDS: Final = 5
+MEASURES: Final[dict[str, Measure]] = {
+    "streams": streaming.streams,
+    "spread": streaming.spread,
+    "burst": streaming.burst,
+    "requests": short_requests.requests,
+    "first_token": short_requests.first_token,
+    "whole": whole_path.whole,
+    "gathering": whole_path.gathering,
+    "prompts": long_prompts.prompts,
+    "memory": streaming.memory,
+    "litellm": beside_others.litellm,
+    "methods": two_methods.methods,
+    "peers": beside_others.peers,
+    "aiperf": beside_aiperf.aiperf,
+}
+FLAME: Final = "flame"
+FEWER_ROUNDS: Final = {"spread": 3, "memory": 3, "methods": 3, "peers": 3, "aiperf": 2, FLAME: 1}
+"""Parts whose rounds take more than a minute, or whose figures hardly differ."""
 
 
-def requests(alone: Alone, *, stream: bool, max_tokens: int, clients: int, count: int) -> dict[str, float]:
-    """Measure one round of short requests."""
-    request = alone.request(stream=stream, max_tokens=max_tokens)
-    report = alone.run("instant_gateway", request, connections=clients, requests=count)
-    return {
-        "ms_per_request": report["cpu_seconds"] / count * 1e3,
-        "requests_per_second": count / report["seconds"],
-        "first_ms_p50": median(report["first_ms"]),
-        "first_ms_p99": quantiles(report["first_ms"], n=100)[98],
-        "errors": report["errors"],
-    }
+def write_plots(results: Results, directory: Path) -> None:
+    """Draw cost and first tokens over the number of streams, from the parts `streams` and `peers`."""
 
+    def points(part: str, name: str, field: str) -> list[tuple[float, list[float]]]:
+        series = [(each.rpartition(" "), rows) for each, rows in results.rows(part).items()]
+        return sorted((float(number), [row[field] for row in rows]) for (who, _, number), rows in series if who == name)
 
-async def whole_path_rounds(rounds: int) -> list[dict[str, float]]:
-    """Measure WHOLE_PATH_STREAMS streams through Triton, worker and gateway."""
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="vilix-bench-") as directory:
-        async with whole_path.running(Path(directory), Display(Console(stderr=True))) as path:
-            await path.run(8, rate=0)
-            for _ in range(rounds):
-                report = await path.run(WHOLE_PATH_STREAMS, rate=STARTS_PER_SECOND)
-                generated = WHOLE_PATH_STREAMS * TOKENS
-                row = {part: seconds / generated * 1e6 for part, seconds in report["cpu_seconds"].items()}
-                rows.append({**row, "tokens_per_second": generated / report["seconds"], "errors": report["errors"]})
-                print("whole path", rows[-1], file=sys.stderr)
-    return rows
-
-
-async def measure(rounds: int, streams: list[int]) -> dict[str, Any]:
-    """Run all measurements, interleaved."""
-    results: dict[str, list[dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory(prefix="vilix-bench-") as directory:
-        async with running(Path(directory), Display(Console(stderr=True))) as alone:
-            await asyncio.to_thread(requests, alone, stream=True, max_tokens=4, clients=CLIENTS, count=200)
-            for _ in range(rounds):
-                for number in streams:
-                    for name in ("bare", "gateway"):
-                        row = await asyncio.to_thread(tokens, alone, name, number, rate=STARTS_PER_SECOND)
-                        results.setdefault(f"{name} {number}", []).append(row)
-                        print(name, number, {k: round(v, 2) for k, v in row.items()}, file=sys.stderr)
-                for label, stream, most in (("whole", False, 8), ("streamed", True, 4)):
-                    row = await asyncio.to_thread(
-                        requests, alone, stream=stream, max_tokens=most, clients=CLIENTS, count=REQUESTS
-                    )
-                    results.setdefault(label, []).append(row)
-                    print(label, {k: round(v, 2) for k, v in row.items()}, file=sys.stderr)
-                row = await asyncio.to_thread(requests, alone, stream=True, max_tokens=4, clients=1, count=300)
-                results.setdefault("one client", []).append(row)
-                print("one client", {k: round(v, 2) for k, v in row.items()}, file=sys.stderr)
-    results["whole path"] = await whole_path_rounds(rounds)
-    return results
-
-
-def report(results: dict[str, list[dict[str, float]]], streams: list[int]) -> str:
-    """Format the results as tables of medians and ranges over the rounds."""
-
-    def column(name: str, field: str) -> list[float]:
-        return [row[field] for row in results[name]]
-
-    rows = []
-    for number in streams:
-        ours, bare = column(f"gateway {number}", "us_per_token"), column(f"bare {number}", "us_per_token")
-        ratios = [a / b for a, b in zip(ours, bare, strict=True)]
-        rows.append(
-            [
-                f"{number} streams, a token every {STEP_MS:g} ms",
-                summary(ours, digits=1),
-                summary(bare, digits=1),
-                f"**{summary(ratios)}**",
-                summary(column(f"gateway {number}", "tokens_per_second"), digits=0),
-                summary(column(f"gateway {number}", "first_ms_p50"), digits=0),
-                summary(column(f"gateway {number}", "first_ms_p99"), digits=0),
-                summary(column(f"gateway {number}", "slowest_to_mean")),
-                # Later rounds find memory that an earlier one has left.
-                f"{max(column(f'gateway {number}', 'kb_per_stream')):.0f}",
-            ]
-        )
-    first = table(
-        [
-            *("", "Gateway, µs/token", "Bare writer, µs/token", "Ratio", "Tokens/s"),
-            *("First token p50, ms", "p99, ms", "Slowest stream ÷ mean", "Memory per stream, kB"),
-        ],
-        rows,
-    )
-    rows = [
-        [
-            label,
-            f"**{summary(column(name, 'ms_per_request'))}**",
-            summary(column(name, "requests_per_second"), digits=0),
-        ]
-        for label, name in (("8 tokens, whole", "whole"), ("4 tokens, streamed", "streamed"))
+    if "streams" not in results:
+        return
+    lines = [
+        Line(title, points("streams", name, "us_per_token"))
+        for name, title in (("gateway", "gateway"), ("bare", "bare writer"))
     ]
-    short = table(["Short requests", "Gateway, ms of CPU", "Requests/s"], rows)
-    parts = [summary(column("whole path", part), digits=1) for part in whole_path.PARTS]
-    sums = [sum(row[part] for part in whole_path.PARTS) for row in results["whole path"]]
-    rate = summary(column("whole path", "tokens_per_second"), digits=0)
-    whole = table(
-        [f"{WHOLE_PATH_STREAMS} streams, µs/token", *whole_path.PARTS, "sum", "Tokens/s"],
-        [["Qwen3's tokenizer, reasoning and tools", *parts, f"**{summary(sums, digits=1)}**", rate]],
-    )
-    return f"{first}\n\n{short}\n\n{whole}"
+    if "peers" in results:
+        lines += [Line(name, points("peers", name, "us_per_token")) for name in PEERS]
+    title = "Processor time of a token (µs; medians and ranges)"
+    (directory / "cpu.svg").write_text(draw(title, lines, x_label="streams of 50 tokens per second"))
+    lines = [
+        Line(f"{title} {which}", points("streams", name, f"first_ms_{which}"))
+        for name, title in (("gateway", "gateway"), ("bare", "bare writer"))
+        for which in ("p50", "p99")
+    ]
+    title = "Time to the first token (ms; medians and ranges)"
+    plot = draw(title, lines, x_label="streams of 50 tokens per second, 200 starts per second", is_logarithmic=True)
+    (directory / "first_token.svg").write_text(plot)
 
 
 def main() -> None:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--streams", type=int, nargs="*", default=list(STREAMS))
-    parser.add_argument("--json", type=Path, help="also write all rounds to this file")
+    """Run the chosen parts."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.tokens", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help="default: all")
+    parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}, fewer for slow parts")
+    parser.add_argument("--quick", action="store_true", help="one tiny round; nothing in docs is changed")
+    parser.add_argument("--directory", type=Path, help="for the JSON file and the plots (default: docs/benchmarks)")
     options = parser.parse_args()
-    results = asyncio.run(measure(options.rounds, options.streams))
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(report(results, options.streams))
+    measures = {**MEASURES, FLAME: None}
+    if unknown := set(options.parts) - set(measures):
+        sys.exit(f"error: unknown part {min(unknown)!r}; choose from {', '.join(measures)}")
+    directory = options.directory or (Path(tempfile.mkdtemp(prefix="vilix-bench-")) if options.quick else DIRECTORY)
+    directory.mkdir(parents=True, exist_ok=True)
+    results = Results(directory)
+    for part in options.parts or measures:
+        rounds = options.rounds or (1 if options.quick else FEWER_ROUNDS.get(part, ROUNDS))
+        measure = MEASURES.get(part) or partial(profiling.flame, plot=directory / "flame.svg")
+        print(f"{part}: {rounds} rounds", file=sys.stderr, flush=True)
+        load_average, _, _ = os.getloadavg()
+        rows = asyncio.run(measure(Options(rounds, is_quick=options.quick)))
+        # Each part is kept at once: a later one may fail.
+        results.replace(part, rows, load_average=load_average)
+        write_plots(results, directory)
+    text = report(results)
+    if directory == DIRECTORY:
+        document.replace("tokens", text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from bench.processes import cpu_seconds
-from bench.tokens.gateway_alone import LIMITS, STEP_MS, TOKENS, compile_load
+from bench.tokens.gateway_alone import LIMITS
+from bench.tokens.load_client import Load, compile_load, write_request
+from bench.tokens.servers import STEP_MS
 from services.gateway.tenancy import keys
 from services.inference.model.tokenizer import ModelTokenizer
 from services.inference.weights import model_repository
@@ -30,13 +32,15 @@ ROOT: Final = Path(__file__).parents[2]
 QWEN3: Final = ROOT / ".cache" / "models" / "qwen3-tokenizer"
 MODEL: Final = "thinking"
 PARTS: Final = ("gateway", "worker", "triton")
+TOKENS: Final = 500
+CONTEXT: Final = 200_000
 _CATALOG: Final = f"""\
 id: {MODEL}
 created: 2026-01-01
 owned_by: benchmark
 checkpoint: none
 licence: none
-context_length: 100000
+context_length: {CONTEXT}
 engine: {{name: replay}}
 capabilities: {{reasoning_optional: true}}
 parsers: {{reasoning: think, tool_calls: hermes}}
@@ -59,34 +63,46 @@ class WholePath:
     api_key: str
     supervisor: Supervisor
 
-    async def run(self, streams: int, *, rate: float) -> dict[str, Any]:
-        """Read `streams` streams, and return the client's report with the processor seconds of each part."""
-        body = json.dumps(
-            {
-                "model": MODEL,
-                "stream": True,
-                "max_tokens": TOKENS,
-                "tools": [_TOOL],
-                "messages": [{"role": "user", "content": "How is the weather in Tehran?"}],
-            }
-        )
-        request = self.directory / "request"
-        request.write_text(
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {LOOPBACK}\r\nAuthorization: Bearer {self.api_key}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
-        )
-        before = {part: cpu_seconds(self.supervisor.pids[part]) for part in PARTS}
-        argv = [str(self.load), str(self.port), str(request), str(streams), str(streams), str(rate)]
+    @property
+    def tokenizer(self) -> Path:
+        """The file of the model's tokenizer."""
+        return QWEN3 / "tokenizer.json"
+
+    def body(self, content: str, *, max_tokens: int) -> dict[str, Any]:
+        """Return the body of a request with a function that may be called."""
+        messages = [{"role": "user", "content": content}]
+        fields = {"model": MODEL, "stream": True, "stream_options": {"include_usage": True}, "max_tokens": max_tokens}
+        return {**fields, "tools": [_TOOL], "messages": messages}
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """Return the processor time that each part has used."""
+        return {part: cpu_seconds(self.supervisor.pids[part]) for part in PARTS}
+
+    def notes(self, part: str) -> list[dict[str, Any]]:
+        """Return what a part has written, which was started with measurements inside: see timed.py."""
+        path = _notes_file(self.directory, part)
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    async def run(self, streams: int, *, rate: float, tokens: int = TOKENS) -> dict[str, Any]:
+        """Read `streams` streams, and return the client's report, with `parts_cpu_seconds`."""
+        body = self.body("How is the weather in Tehran?", max_tokens=tokens)
+        request = write_request(self.directory, self.api_key, body)
+        before = self.cpu_seconds()
+        argv = Load(streams, streams, rate).argv(self.load, self.port, request)
         client = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
         output, _ = await client.communicate()
+        if client.returncode:
+            raise OSError(f"the load client ended with exit code {client.returncode}")
         report: dict[str, Any] = json.loads(output)
-        report["cpu_seconds"] = {part: cpu_seconds(self.supervisor.pids[part]) - before[part] for part in PARTS}
+        if report["errors"] or report["usage_tokens"] != streams * tokens:
+            raise OSError(f"{report['errors']} errors, {report['usage_tokens']} tokens of {streams} × {tokens}")
+        report["parts_cpu_seconds"] = {part: used - before[part] for part, used in self.cpu_seconds().items()}
         return report
 
 
 @contextlib.asynccontextmanager
-async def running(directory: Path, watcher: Watcher) -> AsyncIterator[WholePath]:
-    """Start everything, and stop it at the end."""
+async def running(directory: Path, watcher: Watcher, *, timed: bool = False) -> AsyncIterator[WholePath]:
+    """Start everything, with `timed` with measurements inside the gateway and the worker, and stop it at the end."""
     names = ("redis", "triton_http", "triton", "triton_metrics", "worker", "gateway", "metrics")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     qwen3_tokenizer.fetch(QWEN3)
@@ -94,7 +110,7 @@ async def running(directory: Path, watcher: Watcher) -> AsyncIterator[WholePath]
     supervisor = Supervisor(watcher)
     url = f"redis://{LOOPBACK}:{ports['redis']}/0"
     try:
-        await supervisor.start(_programs(directory, ports, url))
+        await supervisor.start(_programs(directory, ports, url, timed=timed))
         async with Redis.from_url(url, decode_responses=True) as redis:
             _, api_key = await keys.create(redis, name="benchmark", limits=LIMITS, model_limits={MODEL: LIMITS})
         yield WholePath(directory, compile_load(directory), ports["gateway"], api_key, supervisor)
@@ -116,7 +132,7 @@ def _write_repository(directory: Path) -> None:
         engine="replay",
         engine_args={
             "recordings": str(directory / "recordings.json"),
-            "context_length": 100_000,
+            "context_length": CONTEXT,
             "slots": 1024,
             "max_queued": 1000,
             "step_ms": STEP_MS,
@@ -126,7 +142,16 @@ def _write_repository(directory: Path) -> None:
     (directory / "catalog" / f"{MODEL}.yaml").write_text(_CATALOG)
 
 
-def _programs(directory: Path, ports: Mapping[str, int], url: str) -> list[Program]:
+def _notes_file(directory: Path, part: str) -> Path:
+    return directory / f"{part}.notes"
+
+
+def _programs(directory: Path, ports: Mapping[str, int], url: str, *, timed: bool) -> list[Program]:
+    def command(part: str, module: str) -> list[str]:
+        if not timed:
+            return [sys.executable, "-m", module]
+        return [sys.executable, "-m", "bench.tokens.timed", module, str(_notes_file(directory, part))]
+
     argv, environment = triton.command(
         directory=directory / "triton",
         repository=directory / "models",
@@ -134,13 +159,16 @@ def _programs(directory: Path, ports: Mapping[str, int], url: str) -> list[Progr
         grpc_port=ports["triton"],
         metrics_port=ports["triton_metrics"],
     )
+    watch = {"VILIX_LOOP_WATCH_SECONDS": "0.005"} if timed else {}
     worker = {
+        **watch,
         "VILIX_LISTEN": f"{LOOPBACK}:{ports['worker']}",
         "VILIX_TRITON": f"{LOOPBACK}:{ports['triton']}",
         "VILIX_MODELS": f"{MODEL}={QWEN3}",
         "VILIX_CATALOG_DIR": str(directory / "catalog"),
     }
     gateway = {
+        **watch,
         "VILIX_REDIS_URL": url,
         "VILIX_INFERENCE_WORKERS": f"{LOOPBACK}:{ports['worker']}",
         "VILIX_EXPECTED_MODELS": MODEL,
@@ -164,14 +192,14 @@ def _programs(directory: Path, ports: Mapping[str, int], url: str) -> list[Progr
         ),
         Program(
             "worker",
-            [sys.executable, "-m", "services.inference"],
+            command("worker", "services.inference"),
             worker,
             directory / "worker.log",
             lambda: readiness.grpc_serving(ports["worker"], INFERENCE_SERVICE),
         ),
         Program(
             "gateway",
-            [sys.executable, "-m", "services.gateway"],
+            command("gateway", "services.gateway"),
             gateway,
             directory / "gateway.log",
             lambda: readiness.all_models_available(ports["gateway"]),

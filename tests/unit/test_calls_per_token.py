@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from contextvars import copy_context
-from types import FrameType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,6 +33,7 @@ from services.inference.token_path import TokenPath as WorkerTokenPath
 from services.runtime.tracing.local_trace import LocalTrace, Tracer
 from services.runtime.tracing.sampling import Sampling
 from services.worker.step_stream import StepStream
+from tests.support.call_counter import counted
 from tests.support.models import smollm2
 
 STREAMS = 100
@@ -46,22 +44,6 @@ MOST_OF_SMALL_MESSAGE = 43
 """Calls of a message with one token, which short requests and few streams have; the fake stream is among them."""
 MOST_OF_SMALL_BODY = 36
 TRACED = copy_context().run(Tracer(Sampling(), 30.0, lambda _: None).begin, None)
-
-
-@contextmanager
-def counted() -> Iterator[Callable[[], int]]:
-    """Count the calls of functions of Python and of C inside the context."""
-    calls = 0
-
-    def count(_: FrameType, event: str, __: Any) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
-        yield lambda: calls
-    finally:
-        sys.setprofile(None)
 
 
 class Rpc:

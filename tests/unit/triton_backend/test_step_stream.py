@@ -13,7 +13,11 @@ import pytest
 
 from services.inference.triton_backend.contract import Tokens, Usage
 from services.worker.triton_kit.request_error import RequestError
+from tests.support.call_counter import counted
 
+STREAMS = 100
+MOST_CALLS = 11
+"""Calls of a token between an engine and Triton, with those that ask whether there is capacity or a cancellation."""
 MODULES = ("services.inference.triton_backend.stream", "services.inference.triton_backend.step_stream")
 
 
@@ -106,6 +110,19 @@ def test_the_tokens_of_all_requests_share_a_response(stream: Any, triton: Triton
     (end,) = map(json.loads, response["step_ends"])
     assert (end["request"], end["finish_reason"]) == (1, "stop")
     assert "logprobs" not in response
+
+
+def test_a_token_takes_few_calls_in_triton(stream: Any, triton: Triton, sender: Sender) -> None:
+    sinks = [stream.open(number, window=1024) for number in range(STREAMS)]
+    token = Tokens([7])
+    with counted() as calls:
+        for sink in sinks:
+            assert sink.has_capacity()
+            assert not sink.is_cancelled()
+            sink.emit(token)
+        sender.run()
+    assert triton.responses[0]["token_ids"] == [7] * STREAMS
+    assert calls() <= MOST_CALLS * STREAMS, calls() / STREAMS
 
 
 def test_log_probabilities_of_some_requests_are_told_apart(stream: Any, triton: Triton, sender: Sender) -> None:
