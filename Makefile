@@ -34,8 +34,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help run site test test-fast test-clients test-environments test-agents test-vllm coverage faults soak bench \
 	bench-tokens bench-peers images lint check-site format proto proto-release openapi lock monitoring chart-readme \
-	gpu-smoke \
-	system-deps clean
+	gpu-smoke system-deps clean
 .DELETE_ON_ERROR:
 
 help: ## Print this list

@@ -46,7 +46,7 @@ def path_of(call: ChatCall, fields: list[str]) -> tuple[TokenPath, Writer, Reser
     generation: Any = SimpleNamespace(model="m", has_begun=True, began_at=0.0)
     absent: Any = None
     limits = SimpleNamespace(daily_tokens=None, monthly_tokens=None)
-    subject: Any = SimpleNamespace(limits=limits, model_limits=limits)
+    subject: Any = SimpleNamespace(limits=limits, model_limits=limits, price=None)
     estimate = TokenEstimate(model="m", prompt=1, output=100, max_output=100)
     reservation = Reservation(absent, subject, estimate, absent, NO_LIMITS)
     metered = MeteredGeneration(generation, reservation, RequestRecord("r", "POST"), choices=1)
