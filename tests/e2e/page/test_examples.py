@@ -89,6 +89,8 @@ def expected_outputs(path: str) -> dict[str, str]:
         "models": "smollm2-135m",
         "usage": "daily_tokens",
         "errors": "model_not_found",
+        # The end of both choices, or the beginning.
+        "own-fields": "tive" if path == "/en" else "م",
         "internal": "text[::-1]",
     }
 
@@ -150,6 +152,7 @@ def is_served(name: str, able: set[str]) -> bool:
     needed = {
         "image": "vision",
         "structured": "structured_output",
+        "own-fields": "structured_output",
         "embeddings": "embeddings",
         "search": "embeddings",
         "tools": "tools",

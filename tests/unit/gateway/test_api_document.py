@@ -303,11 +303,13 @@ MESSAGES: Final[dict[str, Any]] = {
 }
 FORMAT: Final = {"type": "json_schema", "schema": {}}
 DATA: Final = "R0lGODlhAQABAAAAACw="
+UNTYPED: Final = {"text": "x"}
+SEARCH_RESULT: Final = {"type": "search_result", "source": "x", "title": "x"}
 USER_BLOCKS: Final[list[dict[str, Any]]] = [
     {"type": "image", "source": {"type": "base64", "data": DATA}},
     {"type": "document", "source": {"type": "text", "data": "x"}},
     {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "x"}]}},
-    {"type": "search_result", "content": [{"type": "text", "text": "x"}], "source": "x", "title": "x"},
+    {**SEARCH_RESULT, "content": [{"type": "text", "text": "x"}]},
     {"type": "tool_result", "tool_use_id": "x"},
 ]
 ASSISTANT_BLOCKS: Final[list[dict[str, Any]]] = [
@@ -489,6 +491,12 @@ REJECTED: Final[list[tuple[str, dict[str, Any]]]] = [
     ("/messages", {"max_tokens": 1, "messages": []}),
     ("/messages", {"max_tokens": 1, "messages": [{"role": "user", "content": ASSISTANT_BLOCKS}]}),
     ("/messages", {"max_tokens": 1, "messages": [{"role": "system", "content": USER_BLOCKS}]}),
+    (
+        "/messages",
+        {"max_tokens": 1, "messages": [{"role": "user", "content": [{**SEARCH_RESULT, "content": [UNTYPED]}]}]},
+    ),
+    ("/messages", {"max_tokens": 1, "messages": HELLO, "system": [UNTYPED]}),
+    ("/messages", {"max_tokens": 1, "messages": HELLO, "system": [{"type": "image", "text": "x"}]}),
     ("/messages", {"max_tokens": 1, "messages": HELLO, "tools": [{"name": "f"}]}),
     ("/messages", {"max_tokens": 1, "messages": HELLO, "tools": [{"name": "", "input_schema": {}}]}),
     ("/messages", {"max_tokens": 1, "messages": HELLO, "tool_choice": {"type": "tool"}}),

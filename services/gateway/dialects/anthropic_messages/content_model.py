@@ -33,6 +33,15 @@ class TextBlock(RequestModel, tag_field="type", tag="text"):
     cache_control: CacheControl = None
 
 
+class PlainTextBlock(RequestModel):
+    """Text, where no other kind of block may be."""
+
+    # msgspec takes an object without its tag where it cannot be another.
+    type: Annotated[Literal["text"], doc("Always `text`.", "همیشه `text`.", example="text")]
+    text: Annotated[str, doc("The text.", "متن.", example="کوتاه پاسخ بده.")]
+    cache_control: CacheControl = None
+
+
 class Base64Source(RequestModel, tag_field="type", tag="base64"):
     """Data in base64."""
 
@@ -93,7 +102,7 @@ class DocumentBlock(RequestModel, tag_field="type", tag="document"):
 class SearchResultBlock(RequestModel, tag_field="type", tag="search_result"):
     """A search result, which becomes text of the prompt."""
 
-    content: Annotated[list[TextBlock], doc("The text.", "متن.")]
+    content: Annotated[list[PlainTextBlock], doc("The text.", "متن.")]
     source: Annotated[str, doc("Where it is from.", "منبع.", example="https://example.com")]
     title: Annotated[str, doc("Its title.", "عنوان.", example="Tehran")]
     cache_control: CacheControl = None

@@ -15,6 +15,7 @@ from services.gateway.dialects.anthropic_messages.content_model import (
     DocumentBlock,
     ImageBlock,
     MessageParam,
+    PlainTextBlock,
     SearchResultBlock,
     TextBlock,
     TextSource,
@@ -54,7 +55,7 @@ class Conversation:
         self._thinking: list[str] = []
         """The thinking of the last message. It is joined once, because to extend a field copies it."""
 
-    def add_system(self, system: str | Sequence[TextBlock] | None) -> None:
+    def add_system(self, system: str | Sequence[PlainTextBlock] | None) -> None:
         """Add the system prompt, without a first block that only reports the client's version."""
         if isinstance(system, str):
             self._begin(pb.ROLE_SYSTEM, "system").content.add(text=system)
@@ -62,8 +63,8 @@ class Conversation:
         for index, block in enumerate(system or ()):
             if index == 0 and block.text.startswith(BILLING_HEADER):
                 self.omitted = "system[0]"
-            else:
-                self._add_block(block, pb.ROLE_SYSTEM, "system", f"system[{index}]")
+            elif block.text:
+                _add_text(self._message(pb.ROLE_SYSTEM, "system"), block.text)
 
     def add(self, message: MessageParam, path: str) -> None:
         """Add one message of the request. Raises ApiError (400)."""

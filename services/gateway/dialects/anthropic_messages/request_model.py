@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 
-from services.gateway.dialects.anthropic_messages.content_model import CacheControl, MessageParam, TextBlock
+from services.gateway.dialects.anthropic_messages.content_model import CacheControl, MessageParam, PlainTextBlock
 from services.gateway.dialects.json_model import HIDDEN, REQUIRED, NonNegative, RequestModel, doc
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -151,7 +151,7 @@ class CountTokensRequest(RequestModel, kw_only=True):
     model: Annotated[str, doc("The model's id, or an alias.", "شناسهٔ مدل یا نام مستعار آن.", example="qwen3-8b")]
     messages: Annotated[list[MessageParam], msgspec.Meta(min_length=1), doc("The conversation.", "گفت‌وگو.")]
     system: Annotated[
-        str | list[TextBlock] | None, doc("The system prompt.", "پیام سیستم.", example="کوتاه پاسخ بده.")
+        str | list[PlainTextBlock] | None, doc("The system prompt.", "پیام سیستم.", example="کوتاه پاسخ بده.")
     ] = None
     tools: Annotated[list[Tool] | None, doc("The tools.", "ابزارها.")] = None
     tool_choice: Annotated[
