@@ -39,7 +39,9 @@ from services.stack.supervisor import Program, Supervisor
 
 ROOT: Final = Path(__file__).parents[2]
 MODEL: Final = "replay"
-TOKENS: Final = 400
+TOKENS: Final = 200
+STEP_MS: Final = 4.0
+"""All requests have their tokens in common steps, because the cost of a token depends on how many share a message."""
 CONNECTIONS: Final = 8
 CATALOG: Final = f"""\
 id: {MODEL}
@@ -247,13 +249,18 @@ async def _start(directory: Path, variants: list[Variant], supervisor: Superviso
 def _write_repository(directory: Path) -> None:
     triton.install(directory / "triton")
     words = ModelTokenizer(small_model(ROOT / ".cache").directory).encode(" one two three four five six seven eight")
-    recording = {"name": "words", "interval_ms": 2.0, "token_ids": [words[i % len(words)] for i in range(TOKENS)] + [2]}
+    recording = {
+        "name": "words",
+        "interval_ms": STEP_MS,
+        "token_ids": [words[i % len(words)] for i in range(TOKENS)] + [2],
+    }
     (directory / "recordings.json").write_text(json.dumps([recording]))
     arguments: dict[str, Any] = {
         "recordings": str(directory / "recordings.json"),
         "context_length": 100_000,
         "slots": 64,
         "max_queued": 1000,
+        "step_ms": STEP_MS,
     }
     model_repository.write_model(directory / "models", model_id=MODEL, engine="replay", engine_args=arguments)
     (directory / "catalog").mkdir()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextvars import copy_context
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,8 +29,6 @@ from services.inference.generation.choice import Choice
 from services.inference.model.served_model import ServedModel
 from services.inference.request.prompt import Prompt
 from services.inference.token_path import TokenPath as WorkerTokenPath
-from services.runtime.tracing.local_trace import LocalTrace, Tracer
-from services.runtime.tracing.sampling import Sampling
 from services.worker.step_stream import StepStream
 from tests.support.call_counter import counted
 from tests.support.models import smollm2
@@ -43,7 +40,6 @@ MESSAGES = 200
 MOST_OF_SMALL_MESSAGE = 43
 """Calls of a message with one token, which short requests and few streams have; the fake stream is among them."""
 MOST_OF_SMALL_BODY = 36
-TRACED = copy_context().run(Tracer(Sampling(), 30.0, lambda _: None).begin, None)
 
 
 class Rpc:
@@ -59,15 +55,14 @@ class Rpc:
         pass
 
 
-@pytest.mark.parametrize("trace", [None, TRACED], ids=["", "traced"])
-async def test_a_token_takes_few_calls_in_the_gateway(trace: LocalTrace | None) -> None:
+async def test_a_token_takes_few_calls_in_the_gateway() -> None:
     rpc: Any = Rpc()
     multiplexer = CallMultiplexer(rpc)
     written: list[bytes] = []
     readers = []
     for _ in range(STREAMS):
         call = multiplexer.call(pb.StartCall(), idle_seconds=60)
-        call.offer_to(_path(written, trace))
+        call.offer_to(_path(written))
         readers.append(asyncio.ensure_future(_read(call)))
     await asyncio.sleep(0)
     numbers = list(range(1, STREAMS + 1))
@@ -139,7 +134,7 @@ async def _read(call: Any) -> None:
         pass
 
 
-def _path(written: list[bytes], trace: LocalTrace | None) -> TokenPath:
+def _path(written: list[bytes]) -> TokenPath:
     cycle: Any = SimpleNamespace(
         response_started=True,
         chunked_encoding=True,
@@ -160,7 +155,7 @@ def _path(written: list[bytes], trace: LocalTrace | None) -> TokenPath:
         price=None,
     )
     reservation = Reservation(absent, subject, estimate, absent, NO_LIMITS)
-    metered = MeteredGeneration(generation, reservation, RequestRecord("req-1", "POST", trace=trace), choices=1)
+    metered = MeteredGeneration(generation, reservation, RequestRecord("req-1", "POST"), choices=1)
     return TokenPath(encoder, metered, DirectWriter(cycle), [])
 
 
@@ -196,8 +191,7 @@ def model() -> ServedModel:
     return ServedModel.load(load_model("smollm2-135m"), smollm2())
 
 
-@pytest.mark.parametrize("traceparent", ["", TRACED.context.traceparent()], ids=["", "traced"])
-async def test_a_token_takes_few_calls_in_the_worker(model: ServedModel, traceparent: str) -> None:
+async def test_a_token_takes_few_calls_in_the_worker(model: ServedModel) -> None:
     token = model.tokenizer.encode(" word")[0]
     ids = iter(map(str, range(1000)))
     stream = StepStream(TritonCall(), "m", lambda: next(ids))
@@ -210,7 +204,7 @@ async def test_a_token_takes_few_calls_in_the_worker(model: ServedModel, tracepa
     idle: Any = Idle()
     readers = []
     for number in range(1, STREAMS + 1):
-        start = pb.StartCall(credit=1000, accepts_text_deltas=True, traceparent=traceparent)
+        start = pb.StartCall(credit=1000, accepts_text_deltas=True, traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
         demultiplexer._start(number, start)
         outlet = demultiplexer._calls[number]
         choice = Choice(0, pb.GenerateRequest(), model, Prompt("", [1], 100))

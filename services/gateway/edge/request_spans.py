@@ -21,14 +21,15 @@ from services.runtime.tracing.trace_context import TraceContext, parse
 RawHeaders = Sequence[tuple[bytes, bytes]]
 RESPONSE_HEADER: Final = b"traceresponse"
 """The header of a response with the ids of its trace and span, in the form of `traceparent`."""
-_UNTRACED: Final = frozenset({"/healthz", "/readyz", "/health", "/ping"})
+_PROBES: Final = ("/healthz", "/readyz", "/health", "/ping")
+"""The ends of the paths of probes."""
 _FAILED: Final = frozenset({Outcome.FAILED, Outcome.BROKEN_OFF, Outcome.SILENT, Outcome.DRAINED, Outcome.STOPPED})
 """Outcomes that are an error of the server, whatever the status of the response was."""
 
 
 def begin(tracer: Tracer, scope: Scope, headers: Mapping[bytes, bytes]) -> LocalTrace | None:
     """Begin the trace of a request; None for a probe."""
-    if scope["path"] in _UNTRACED:
+    if scope["path"].endswith(_PROBES):
         return None
     trace = tracer.begin(_caller(scope, headers))
     trace.attributes["url.path"] = safe_text(scope["path"])
@@ -68,9 +69,7 @@ def _error(record: RequestRecord) -> str | None:
 def _spans(trace: LocalTrace, record: RequestRecord, error: str | None) -> Iterator[Span]:
     now = record.began + record.seconds
     attributes: dict[str, Value | None] = {
-        "http.request.method": safe_text(record.method),
-        "http.route": None if record.route == "none" else record.route,
-        "http.response.status_code": record.status or None,
+        **({} if trace.is_detached else _http(record)),
         "gen_ai.request.model": None if record.model is None else safe_text(record.model),
         "gen_ai.request.stream": record.stream,
         "vilix.request.id": record.request_id,
@@ -79,13 +78,23 @@ def _spans(trace: LocalTrace, record: RequestRecord, error: str | None) -> Itera
         "vilix.error.message_id": record.error,
         **({} if record.traced_content is None else content_attributes(record.traced_content)),
     }
-    name = record.method if record.route == "none" else f"{record.method} {record.route}"
-    yield trace.root(safe_text(name), kind=SpanKind.SERVER, attributes=attributes, error=error)
+    name, kind = record.route, SpanKind.INTERNAL
+    if not trace.is_detached:
+        name, kind = record.method if name == "none" else f"{record.method} {name}", SpanKind.SERVER
+    yield trace.root(safe_text(name), kind=kind, attributes=attributes, error=error)
     # The last stage ends with the request.
     for (stage, began), (_, ended) in pairwise([*record.stages, ("", now)]):
         yield trace.span(stage, began, ended)
     for call in trace.calls:
         yield _call_span(trace, call, record, now)
+
+
+def _http(record: RequestRecord) -> dict[str, Value | None]:
+    return {
+        "http.request.method": safe_text(record.method),
+        "http.route": None if record.route == "none" else record.route,
+        "http.response.status_code": record.status or None,
+    }
 
 
 def _call_span(trace: LocalTrace, call: OutgoingCall, record: RequestRecord, now: float) -> Span:

@@ -91,7 +91,15 @@ class UsageCount(CallRecord):
             timings=self._timings,
         )
         rendering = trace.span("render", trace.began, rendered_at)
-        engine = engine_span(trace, self._request, usage, began=rendered_at, context=self._engine_context, error=error)
+        engine = engine_span(
+            trace,
+            self._request,
+            usage,
+            request_id=self._request_id,
+            began=rendered_at,
+            context=self._engine_context,
+            error=error,
+        )
         return [rendering, engine]
 
     def note_rendered(self) -> None:

@@ -66,7 +66,8 @@ class LocalTrace:
         self.parent: Final = parent
         self.attributes: Final[dict[str, Value | None]] = {}
         self.calls: Final[list[OutgoingCall]] = []
-        self.has_remote_parent = True
+        self.is_detached = False
+        """Whether it is of work that goes on after a request of this process."""
         self._tracer: Final = tracer
         self._began: Final = time.perf_counter()
         self._began_ns: Final = time.time_ns()
@@ -87,7 +88,7 @@ class LocalTrace:
     def follow(self) -> LocalTrace:
         """Return the trace of work that goes on after the request."""
         trace = LocalTrace(self._tracer, self.context)
-        trace.has_remote_parent = False
+        trace.is_detached = True
         return trace
 
     def span(
@@ -128,7 +129,7 @@ class LocalTrace:
             end,
             attributes,
             error,
-            has_remote_parent=self.has_remote_parent and self.parent is not None,
+            has_remote_parent=self.parent is not None and not self.is_detached,
         )
 
     def end(self, make_spans: Callable[[], Sequence[Span]], *, has_failed: bool, trusts_caller: bool = True) -> None:

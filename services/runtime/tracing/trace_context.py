@@ -14,7 +14,14 @@ from typing import Final
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 _FORMAT: Final = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
-_STATE: Final = re.compile(r"[ -~]{1,512}", re.ASCII)
+_MEMBER: Final = re.compile(
+    r"([a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13}|[a-z][a-z0-9_*/-]{0,255})"
+    r"=[ -+\--<>-~]{0,255}[!-+\--<>-~]",
+    re.ASCII,
+)
+MOST_STATE: Final = 512
+"""The most characters of `tracestate` that are passed on: what the standard asks for."""
+_MOST_MEMBERS: Final = 32
 _NO_TRACE: Final = "0" * 32
 _NO_SPAN: Final = "0" * 16
 _SAMPLED: Final = 1
@@ -58,8 +65,15 @@ def parse(traceparent: str, tracestate: str = "") -> TraceContext | None:
     # Only later versions may have further fields.
     if trace_id == _NO_TRACE or span_id == _NO_SPAN or (version == "00" and rest is not None):
         return None
-    state = tracestate if _STATE.fullmatch(tracestate) else ""
+    state = tracestate if tracestate and _is_state(tracestate) else ""
     return TraceContext(trace_id, span_id, bool(int(flags, 16) & _SAMPLED), state)
+
+
+def _is_state(text: str) -> bool:
+    members = [member.strip(" \t") for member in text.split(",")] if len(text) <= MOST_STATE else []
+    matches = [_MEMBER.fullmatch(member) for member in members if member]
+    keys = {match[1] for match in matches if match is not None}
+    return 0 < len(keys) == len(matches) <= _MOST_MEMBERS
 
 
 def new_trace_id() -> str:

@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 from vilix.inference.v1 import inference_service_pb2 as pb
 
-from services.gateway.edge.access import Access
+from services.gateway.edge.access import Access, publish
 from services.gateway.edge.content_attributes import MOST_MESSAGES, MOST_TEXT, content_attributes
 from services.gateway.edge.exchange import Exchange
 from services.gateway.operations.detached import detached
@@ -86,8 +86,9 @@ async def test_stages_follow_each_other_to_the_end(exported: Exported) -> None:
     assert root.attributes["url.scheme"] == "https"
 
 
-async def test_a_probe_is_not_traced(exported: Exported) -> None:
-    headers = await serve(exported, path="/readyz")
+@pytest.mark.parametrize("path", ["/readyz", "/healthz", "/v1/health", "/ping"])
+async def test_a_probe_is_not_traced(exported: Exported, path: str) -> None:
+    headers = await serve(exported, path=path)
     assert exported.spans == []
     assert b"traceresponse" not in headers
 
@@ -141,11 +142,16 @@ async def test_background_work_is_a_part_of_the_trace_that_began_it(exported: Ex
         assert record.trace is not None
         assert work.trace is not None
         assert work.trace.parent == record.trace.context
-        assert work.trace.context.trace_id == "a" * 32
+        publish(work)
         return 200
 
     headers = await serve(exported, handle, headers=[CALLER])
     assert headers[b"traceresponse"].startswith(b"00-" + b"a" * 32)
+    work, request = exported.one("background"), exported.one("POST")
+    assert (work.kind, work.parent, work.has_remote_parent) == (SpanKind.INTERNAL, request.context, False)
+    assert "http.route" not in work.attributes
+    assert request.has_remote_parent
+    assert {span.context.trace_id for span in (work, request)} == {"a" * 32}
 
 
 async def test_a_state_in_several_headers_is_joined(exported: Exported) -> None:

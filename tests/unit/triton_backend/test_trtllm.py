@@ -293,6 +293,13 @@ def test_the_prefix_cache_is_shared_within_a_tenant_only(bench: Bench) -> None:
     assert used == [0, 64, 0, 0]
 
 
+def test_the_callers_span_reaches_versions_that_trace(bench: Bench, version: str) -> None:
+    bench.engine()
+    headers = {"traceparent": "00-a-b-01", "tracestate": "c=1"}
+    bench.ask([1], max_tokens=1, trace_headers=headers).wait()
+    assert bench.llm.requests[0][2].get("trace_headers") == (None if version.startswith("1.2") else headers)
+
+
 @pytest.mark.parametrize("architecture", [stand_in.QWEN25_VL])
 def test_images_reach_the_engine(bench: Bench, architecture: str) -> None:
     engine = bench.engine(architecture=architecture)

@@ -194,9 +194,15 @@ class TrtllmApi:
 
         Raises ValueError, TypeError or a request error (see `is_request_error`) if the request is rejected.
         """
-        arguments = {"cache_salt": request.params.cache_salt or None} if "cache_salt" in self._generate_takes else {}
+        params = request.params
+        offered: dict[str, Any] = {
+            "cache_salt": params.cache_salt or None,
+            # TensorRT-LLM exports spans of its own if its argument `otlp_traces_endpoint` is set.
+            "trace_headers": dict(params.trace_headers) or None,
+        }
+        arguments = {name: value for name, value in offered.items() if name in self._generate_takes}
         return llm.generate_async(
-            inputs, sampling_params=self._sampling(request.params, limit, checkpoint), streaming=True, **arguments
+            inputs, sampling_params=self._sampling(params, limit, checkpoint), streaming=True, **arguments
         )
 
     def cache_size(self, llm: Any, arguments: Mapping[str, Any]) -> int | None:

@@ -258,7 +258,13 @@ class LLM13(BaseLLM):
         cache_salt: str | None = None,
         priority: float = 0.5,
     ) -> RequestOutput:
-        return self._start(inputs, sampling_params or SamplingParams(), streaming=streaming, cache_salt=cache_salt)
+        return self._start(
+            inputs,
+            sampling_params or SamplingParams(),
+            streaming=streaming,
+            cache_salt=cache_salt,
+            trace_headers=trace_headers,
+        )
 
     def _check_health(self) -> bool:
         return not self.engine.dead
