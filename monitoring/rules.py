@@ -167,6 +167,14 @@ def alerts() -> list[Alert]:
             "The engine of {{ $labels.model }} at {{ $labels.instance }} has ended or failed.",
         ),
         Alert(
+            "VilixEngineUnavailable",
+            f"max by ({MODEL}, instance) (vilix_engine_ready{{{NAMESPACE}}} or"
+            f" vilix_embeddings_engine_ready{{{NAMESPACE}}}) == 0",
+            "15m",
+            "warning",
+            "The engine of {{ $labels.model }} at {{ $labels.instance }} does not come back.",
+        ),
+        Alert(
             "VilixQueueAboveSlots",
             f"sum by ({MODEL}) (vilix_engine_queued{{{NAMESPACE}}})"
             f" > sum by ({MODEL}) (vilix_engine_slots{{{NAMESPACE}}})",

@@ -110,6 +110,12 @@ CASES = {
     ),
     "VilixEngineStalled": Case(failures("silent", "0x5 1x60"), failures("died", "0x5 1x60"), "7m", ENGINE),
     "VilixEngineRestarted": Case(failures("away", "0x5 1x60"), failures("stalled", "0x5 1x60"), "7m", ENGINE),
+    "VilixEngineUnavailable": Case(
+        ['vilix_engine_ready{model="m",instance="w"} 0x60', 'vilix_engine_ready{model="m",instance="v"} 1x60'],
+        ['vilix_engine_ready{model="m",instance="w"} 0x10 1 0x60'],
+        "20m",
+        ENGINE,
+    ),
     "VilixQueueAboveSlots": Case(queue(16), queue(15), "7m", ONE_MODEL),
     "VilixKvCacheFull": Case(
         ['vilix_engine_kv_cache_used_ratio{model="m",instance="w"} 0.96x60'],

@@ -261,11 +261,11 @@ async def test_every_alert_fires_once_for_a_real_fault(watched: Watched) -> None
 
     # An engine that freezes: its model has no other worker, and its requests fail.
     with frozen_process(system.triton.process.pid), frozen_process(system.triton.stub(MODEL)):
-        await expect("VilixEngineStalled", "VilixModelUnavailable")
+        await expect("VilixEngineStalled", "VilixModelUnavailable", "VilixEngineUnavailable")
         failed = [await client.post("/chat/completions", json=body(stream=False)) for _ in range(10)]
         assert {response.status_code for response in failed} == {503}
         await expect("VilixRequestsFail", "VilixRequestsFailForDays")
-    await prometheus.until_quiet("VilixModelUnavailable")
+    await prometheus.until_quiet("VilixModelUnavailable", "VilixEngineUnavailable")
 
     # An engine that ends.
     system.triton.kill()
