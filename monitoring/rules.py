@@ -126,7 +126,7 @@ def alerts() -> list[Alert]:
         ),
         Alert(
             "VilixRedisAway",
-            f"min by (namespace) (vilix_redis_up{{{NAMESPACE}}}) == 0",
+            f'min by (namespace) (vilix_redis_up{{{NAMESPACE}, store="keys"}}) == 0',
             "1m",
             "critical",
             "Redis does not reply to a gateway: unknown keys get 503, and budgets are not checked.",
@@ -202,6 +202,13 @@ def alerts() -> list[Alert]:
             "1h",
             "warning",
             "At this rate of slow first tokens of {{ $labels.model }}, the month's budget does not last.",
+        ),
+        Alert(
+            "VilixResponseStoreAway",
+            f'min by (namespace) (vilix_redis_up{{{NAMESPACE}, store="responses"}}) == 0',
+            "5m",
+            "warning",
+            "The Redis of stored responses does not reply to a gateway.",
         ),
         Alert(
             "VilixRedisMayLoseKeys",

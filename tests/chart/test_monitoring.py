@@ -96,8 +96,8 @@ CASES = {
         ONE_MODEL,
     ),
     "VilixRedisAway": Case(
-        ['vilix_redis_up{instance="a"} 1x60', 'vilix_redis_up{instance="b"} 1x5 0x60'],
-        ['vilix_redis_up{instance="a"} 1x60'],
+        ['vilix_redis_up{store="keys",instance="a"} 1x60', 'vilix_redis_up{store="keys",instance="b"} 1x5 0x60'],
+        ['vilix_redis_up{store="keys",instance="a"} 1x60', 'vilix_redis_up{store="responses",instance="a"} 0x60'],
         "8m",
     ),
     "VilixRedisRejectsWrites": Case(
@@ -129,6 +129,11 @@ CASES = {
     ),
     "VilixFirstTokensSlowForDays": Case(
         first_tokens("0+94x600", "0+100x600"), first_tokens("0+96x600", "0+100x600"), "8h", ONE_MODEL
+    ),
+    "VilixResponseStoreAway": Case(
+        ['vilix_redis_up{store="responses",instance="a"} 0x60'],
+        ['vilix_redis_up{store="responses",instance="a"} 1x60', 'vilix_redis_up{store="keys",instance="a"} 0x60'],
+        "7m",
     ),
     "VilixRedisMayLoseKeys": Case(
         ['vilix_redis_evicts_keys{instance="a"} 1x60', 'vilix_redis_persists{instance="a"} 1x60'],
