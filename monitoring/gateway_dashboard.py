@@ -111,7 +111,7 @@ def gateway() -> Dashboard:
                 [
                     Panel(
                         "Redis replies",
-                        [Query(f"min by (instance) (vilix_redis_up{{{NAMESPACE}}})", "{{instance}}")],
+                        [Query(f"min by (instance, store) (vilix_redis_up{{{NAMESPACE}}})", "{{instance}} {{store}}")],
                         kind="stat",
                         mappings=YES,
                     ),

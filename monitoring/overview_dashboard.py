@@ -31,7 +31,7 @@ def overview() -> Dashboard:
                     ),
                     Panel(
                         "Redis replies",
-                        [Query(f"min (vilix_redis_up{{{NAMESPACE}}})", "to every gateway")],
+                        [Query(f"min by (store) (vilix_redis_up{{{NAMESPACE}}})", "{{store}}")],
                         kind="stat",
                         mappings=YES,
                         width=4,

@@ -41,6 +41,7 @@ LABELS: Final = {
     "decision": "decision without Redis: `key_grace`, `key_rejected`, `limits_local`, `limits_open`, `limits_closed`",
     "result": "result, one of those that the meaning lists",
     "service": "service: `gateway`, `inference` or `embeddings`; of workers, the name of the gRPC service",
+    "store": "`keys` or `responses`, as the meaning explains",
     "version": "version of Vilix",
     "file": "`tls.crt` or `ca.crt`",
 }

@@ -126,7 +126,7 @@ def alerts() -> list[Alert]:
         ),
         Alert(
             "VilixRedisAway",
-            f"min by (namespace) (vilix_redis_up{{{NAMESPACE}}}) == 0",
+            f'min by (namespace) (vilix_redis_up{{{NAMESPACE}, store="keys"}}) == 0',
             "1m",
             "critical",
             "Redis does not reply to a gateway: unknown keys get 503, and budgets are not checked.",
@@ -167,6 +167,14 @@ def alerts() -> list[Alert]:
             "The engine of {{ $labels.model }} at {{ $labels.instance }} has ended or failed.",
         ),
         Alert(
+            "VilixEngineUnavailable",
+            f"max by ({MODEL}, instance) (vilix_engine_ready{{{NAMESPACE}}} or"
+            f" vilix_embeddings_engine_ready{{{NAMESPACE}}}) == 0",
+            "15m",
+            "warning",
+            "The engine of {{ $labels.model }} at {{ $labels.instance }} does not come back.",
+        ),
+        Alert(
             "VilixQueueAboveSlots",
             f"sum by ({MODEL}) (vilix_engine_queued{{{NAMESPACE}}})"
             f" > sum by ({MODEL}) (vilix_engine_slots{{{NAMESPACE}}})",
@@ -194,6 +202,13 @@ def alerts() -> list[Alert]:
             "1h",
             "warning",
             "At this rate of slow first tokens of {{ $labels.model }}, the month's budget does not last.",
+        ),
+        Alert(
+            "VilixResponseStoreAway",
+            f'min by (namespace) (vilix_redis_up{{{NAMESPACE}, store="responses"}}) == 0',
+            "5m",
+            "warning",
+            "The Redis of stored responses does not reply to a gateway.",
         ),
         Alert(
             "VilixRedisMayLoseKeys",

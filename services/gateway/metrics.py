@@ -99,8 +99,12 @@ ADMISSION_SECONDS: Final = Histogram(
 )
 LIMITS_WAITING: Final = Gauge("vilix_limits_waiting", "Requests that wait in the queue of their key.")
 LIMITS_REJECTED: Final = Counter("vilix_limits_rejected", "Requests that a key's limit rejected.", ["limit"])
-REDIS_UP: Final = Gauge("vilix_redis_up", "Whether Redis replies to this gateway: 1 or 0.")
-REDIS_UP.set(1)
+REDIS_UP: Final = Gauge(
+    "vilix_redis_up",
+    "Whether the Redis of keys and limits (keys), or that of stored responses (responses), replies: 1 or 0.",
+    ["store"],
+)
+REDIS_UP.labels("keys").set(1)
 REDIS_COMMAND_SECONDS: Final = LoopHistogram(
     "vilix_redis_command_duration_seconds",
     "Seconds that commands to Redis took, by result: ok, rejected (a write), or failed (no reply, or an error).",
@@ -172,5 +176,6 @@ def prepare() -> None:
 def prepare_model(model: str) -> None:
     """Export the counters of a model as 0 before their first event, like `prepare`."""
     RETRIES.labels(model)
+    FIRST_TOKEN_SECONDS.labels(model)
     for outcome in ("complete", "failed", "broken off", "silent", "budget", "client gone"):
         OUTCOMES.labels(model, outcome)

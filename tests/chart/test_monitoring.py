@@ -96,8 +96,8 @@ CASES = {
         ONE_MODEL,
     ),
     "VilixRedisAway": Case(
-        ['vilix_redis_up{instance="a"} 1x60', 'vilix_redis_up{instance="b"} 1x5 0x60'],
-        ['vilix_redis_up{instance="a"} 1x60'],
+        ['vilix_redis_up{store="keys",instance="a"} 1x60', 'vilix_redis_up{store="keys",instance="b"} 1x5 0x60'],
+        ['vilix_redis_up{store="keys",instance="a"} 1x60', 'vilix_redis_up{store="responses",instance="a"} 0x60'],
         "8m",
     ),
     "VilixRedisRejectsWrites": Case(
@@ -110,6 +110,12 @@ CASES = {
     ),
     "VilixEngineStalled": Case(failures("silent", "0x5 1x60"), failures("died", "0x5 1x60"), "7m", ENGINE),
     "VilixEngineRestarted": Case(failures("away", "0x5 1x60"), failures("stalled", "0x5 1x60"), "7m", ENGINE),
+    "VilixEngineUnavailable": Case(
+        ['vilix_engine_ready{model="m",instance="w"} 0x60', 'vilix_engine_ready{model="m",instance="v"} 1x60'],
+        ['vilix_engine_ready{model="m",instance="w"} 0x10 1 0x60'],
+        "20m",
+        ENGINE,
+    ),
     "VilixQueueAboveSlots": Case(queue(16), queue(15), "7m", ONE_MODEL),
     "VilixKvCacheFull": Case(
         ['vilix_engine_kv_cache_used_ratio{model="m",instance="w"} 0.96x60'],
@@ -123,6 +129,11 @@ CASES = {
     ),
     "VilixFirstTokensSlowForDays": Case(
         first_tokens("0+94x600", "0+100x600"), first_tokens("0+96x600", "0+100x600"), "8h", ONE_MODEL
+    ),
+    "VilixResponseStoreAway": Case(
+        ['vilix_redis_up{store="responses",instance="a"} 0x60'],
+        ['vilix_redis_up{store="responses",instance="a"} 1x60', 'vilix_redis_up{store="keys",instance="a"} 0x60'],
+        "7m",
     ),
     "VilixRedisMayLoseKeys": Case(
         ['vilix_redis_evicts_keys{instance="a"} 1x60', 'vilix_redis_persists{instance="a"} 1x60'],

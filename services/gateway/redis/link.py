@@ -131,7 +131,7 @@ class RedisLink:
     def _open_circuit(self, error: Exception) -> None:
         if not self.away:
             self.away = True
-            metrics.REDIS_UP.set(0)
+            metrics.REDIS_UP.labels("keys").set(0)
             _log.warning("redis is away", extra={"error": f"{type(error).__name__}: {error}"[:200]})
             self._probe = asyncio.create_task(self._close_circuit())
 
@@ -148,7 +148,7 @@ class RedisLink:
                     continue
                 self._rejected(cause, error)
             self.away = False
-            metrics.REDIS_UP.set(1)
+            metrics.REDIS_UP.labels("keys").set(1)
             _log.warning("redis is back")
             self.changed.set()
 

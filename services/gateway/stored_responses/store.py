@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from services.gateway import metrics
 from services.gateway.redis.connection import connect, disconnect
 from services.gateway.redis.script import Script
 from services.gateway.stored_responses import scripts
@@ -269,11 +270,14 @@ class ResponseStore:
             raise StoreAwayError
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                return await script.run(self._redis, PREFIX, *arguments)
+                result = await script.run(self._redis, PREFIX, *arguments)
         except (RedisError, OSError, TimeoutError) as error:
             _log.warning("the store of responses is away", extra={"error": f"{type(error).__name__}: {error}"[:200]})
             self._away_until = time.monotonic() + AWAY_SECONDS
+            metrics.REDIS_UP.labels("responses").set(0)
             raise StoreAwayError from error
+        metrics.REDIS_UP.labels("responses").set(1)
+        return result
 
 
 async def _packed(*values: Any, most: int) -> list[str]:

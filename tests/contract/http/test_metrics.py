@@ -13,6 +13,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.gateway.tenancy.limits import LIMITS
+from tests.support.gateway import EXPECTED
 from tests.support.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
 from tests.support.waits import until
 
@@ -107,11 +108,15 @@ async def test_the_build_and_every_models_workers_are_exported(
     assert limits == {*LIMITS}, "an alert must see the first rejection"
     assert not [name for name in names if name.startswith("vilix_") and name.endswith("_created")]
 
-    async def workers() -> list[float]:
+    async def values(model: str) -> dict[str, float]:
         samples = [sample for family in await families(metrics_url) for sample in family.samples]
-        return [s.value for s in samples if s.name == "vilix_model_workers" and s.labels["model"] == MODEL]
+        names = ("vilix_model_workers", "vilix_model_available")
+        return {s.name: s.value for s in samples if s.name in names and s.labels["model"] == model}
 
     async def is_counted() -> bool:
-        return await workers() == [1.0]
+        return await values(MODEL) == {"vilix_model_workers": 1.0, "vilix_model_available": 1.0}
+
+    # A model whose workers never came has a series that an alert can follow.
+    assert await values(EXPECTED) == {"vilix_model_workers": 0.0, "vilix_model_available": 0.0}
 
     await until(is_counted)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -280,9 +279,14 @@ async def test_a_cancelled_response_rejects_its_writer(stores: tuple[ResponseSto
     assert [body_of(frame)["type"] for frame in final.events].count("response.incomplete") == 1
 
 
-async def test_a_store_that_is_away_is_reported(tmp_path: Path) -> None:
+async def test_a_store_that_is_away_is_reported(url: str) -> None:
     store = ResponseStore("redis://127.0.0.1:1/0", lease_ms=1000)
     for _ in range(2):
         with pytest.raises(StoreAwayError):
             await store.read("resp_1", "key")
+    assert REGISTRY.get_sample_value("vilix_redis_up", {"store": "responses"}) == 0
+    await store.close()
+    store = ResponseStore(url, lease_ms=1000)
+    assert await store.read("resp_of_nobody", "key") is None
+    assert REGISTRY.get_sample_value("vilix_redis_up", {"store": "responses"}) == 1
     await store.close()
