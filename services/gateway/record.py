@@ -105,6 +105,11 @@ class RequestRecord:
         self.model = model[:_MOST_CHARACTERS]
         self.model_label = model if is_known else "unknown"
 
+    @property
+    def has_known_model(self) -> bool:
+        """Whether the request names a model that exists. Otherwise `model` may be any text of the client."""
+        return self.model_label not in ("none", "unknown")
+
     def end(self, *, route: str) -> None:
         """Note the end of the response. Derive the outcome from the status if no other was noted."""
         self.route = route

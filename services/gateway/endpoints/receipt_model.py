@@ -77,7 +77,9 @@ class Receipt(ResponseModel):
     created: Annotated[
         float, doc("When it arrived, in seconds since 1970.", "زمان رسیدن، ثانیه از آغاز ۱۹۷۰.", example=1796000000.125)
     ]
-    model: Annotated[str | None, doc("The model.", "مدل.", example="qwen3-8b")]
+    model: Annotated[
+        str | None, doc("The model; null if it is unknown.", "مدل؛ اگر ناشناخته باشد null.", example="qwen3-8b")
+    ]
     outcome: Annotated[
         Literal[
             "complete",

@@ -42,7 +42,8 @@ def receipt_of(
         "endpoint": notes.endpoint,
         "background": notes.is_background,
         "stream": record.stream,
-        "model": record.model,
+        # A client may have sent a secret instead of a model.
+        "model": record.model if record.has_known_model else None,
         "alias": notes.alias,
         "outcome": outcome,
         "status": notes.status or record.status or (200 if outcome in _SERVED else None),

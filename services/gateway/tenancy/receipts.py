@@ -7,6 +7,7 @@ has no settlement; its receipt is written here, after the response.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -106,7 +107,8 @@ async def find(redis: Redis, key_ids: Iterable[str], request_id: str) -> tuple[s
     Clients choose the ids of requests, so several requests may have one. Raises RedisError.
     """
     ids, found = list(key_ids), list[tuple[float, str, str]]()
-    seconds, _ = await redis.time()
+    # A cluster has no single clock, and a few seconds do not matter here.
+    oldest = time.time() - SECONDS
     for first in range(0, len(ids), _PAGE):
         page = ids[first : first + _PAGE]
         async with redis.pipeline(transaction=False) as pipeline:
@@ -115,7 +117,7 @@ async def find(redis: Redis, key_ids: Iterable[str], request_id: str) -> tuple[s
                 pipeline.zscore(f"{name_of(key_id)}:at", request_id)
             replies = await pipeline.execute()
         for key_id, receipt, at in zip(page, replies[::2], replies[1::2], strict=True):
-            if receipt is not None and at is not None and float(at) > seconds - SECONDS:
+            if receipt is not None and at is not None and float(at) > oldest:
                 found.append((float(at), key_id, receipt))
     if not found:
         return None

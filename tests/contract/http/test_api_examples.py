@@ -83,7 +83,7 @@ async def test_errors_are_documented(http: httpx.AsyncClient, path: str) -> None
     # The client's own key is in `Authorization`, which Anthropic's API reads too.
     headers = httpx.Headers({"authorization": ""})
     headers.update(key_headers(path, "nothing"))
-    of_what = "resp_1" if path.startswith("/responses") else MODEL
+    of_what = MODEL if path.startswith("/models") else "resp_1"
     response = await http.request(operation.method, f"/api{path}".format(id=of_what), headers=headers)
     assert response.status_code == 401
     (documented,) = operation.errors["4XX"].contents

@@ -86,7 +86,7 @@ async def test_another_keys_request_is_unknown(gateways: list[str], worker: Coun
 @pytest.mark.parametrize(
     ("fields", "status", "error"),
     [
-        ({"model": "unknown"}, 404, "model_not_found_or_allowed"),
+        ({"model": SECRET_TEXT}, 404, "model_not_found_or_allowed"),
         ({"temperature": "hot"}, 400, "wrong_type"),
         ({"max_tokens": 100}, 429, "daily_budget_exceeded"),
     ],
@@ -107,6 +107,7 @@ async def test_a_rejected_request_has_a_receipt(
         assert response.status_code == status
         receipt = await receipt_of(client, response.headers["x-request-id"])
     assert (receipt["outcome"], receipt["status"], receipt["error"]) == ("rejected", status, error)
+    assert receipt["model"] != SECRET_TEXT
     assert "worker_called" not in receipt["timings_ms"]
     assert set(receipt["usage"].values()) == {0}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from services.gateway.redis.connection import connect, disconnect
-from services.gateway.tenancy import key_activity, keys, usage
+from services.gateway.tenancy import key_activity, keys, receipts, usage
 from services.gateway.tenancy.key import Change, Key
 from services.gateway.tenancy.key_transfer import ImportResult, export_all, import_key
 from services.gateway.tenancy.limits import Limits
@@ -47,7 +47,14 @@ async def lives_and_ends(gateway: str, worker: CountingWorker, redis: Redis, nam
         used = (await client.get("/api/usage")).json()
         assert used["today"]["completion_tokens"] == 15
         await keys.change(redis, name, Change(limits=Limits(rpm=1)))
-        assert (await client.post(URL, json=body())).status_code == 200
+        response = await client.post(URL, json=body())
+        assert response.status_code == 200
+        request_id = response.headers["x-request-id"]
+        receipt = (await client.get(f"/api/requests/{request_id}")).json()
+        assert receipt["usage"]["completion_tokens"] == 3
+        found = await receipts.find_of_any(redis, request_id)
+        assert found is not None
+        assert found[0].id == key.id
         assert (await client.post(URL, json=body())).status_code == 429
         _, new = await keys.rotate(redis, name, grace_seconds=0)
         (activity,) = await key_activity.of_keys(redis, [key], today=datetime.now(UTC).date())

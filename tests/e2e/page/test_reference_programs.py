@@ -21,6 +21,7 @@ PROGRAMS = (
     ".map(panel => [panel.id.slice('panel-'.length), panel.querySelector('code').textContent]))"
 )
 EXAMPLE_ID = "resp_0a1b2c3d4e5f"
+EXAMPLE_REQUEST = "req-1f2e3d4c5b6a798012345678"
 EXPECTED = {
     "createChatCompletion": "chatcmpl-",
     "tokenize": "tokens",
@@ -37,6 +38,7 @@ EXPECTED = {
     "countMessageTokens": "input_tokens",
     "listModels": "list",
     "retrieveModel": "context_length",
+    "getRequest": "completion_tokens",
     "getUsage": "daily_tokens",
 }
 """A part of what the programs of each operation print."""
@@ -90,6 +92,8 @@ async def test_every_program_of_the_reference_runs_as_displayed(
     deleted: list[str] = []
     headers = {"authorization": f"Bearer {reasoning_stack.api_key}"}
     async with httpx.AsyncClient(base_url=reasoning_stack.url, headers=headers, timeout=60) as client:
+        tokenized = await client.post("/tokenize", json={"model": "replay-thinking", "prompt": "Hello"})
+        request_id = tokenized.headers["x-request-id"]
         for name, text in programs.items():
             operation, _, language = name.partition("-")
             response = EXAMPLE_ID
@@ -97,7 +101,8 @@ async def test_every_program_of_the_reference_runs_as_displayed(
                 response = await stored_response(client, background=operation == "cancelResponse")
             if operation == "deleteResponse":
                 deleted.append(response)
-            (tmp_path / f"{operation}.{SUFFIXES[language]}").write_text(text.replace(EXAMPLE_ID, response))
+            program = text.replace(EXAMPLE_ID, response).replace(EXAMPLE_REQUEST, request_id)
+            (tmp_path / f"{operation}.{SUFFIXES[language]}").write_text(program)
         commands: list[tuple[str, list[str | Path]]] = [
             ("py", [sys.executable, "-P", "-c", RUN_PYTHON]),
             ("mjs", [NODE, "--input-type=module", "-e", RUN_JAVASCRIPT]),

@@ -22,7 +22,7 @@ SECRET = "the text of a person"
 def full_record() -> RequestRecord:
     """Return a record whose texts are as long as clients and workers can make them."""
     record = RequestRecord("r" * 128, "POST", status=200, stream=True)
-    record.note_model("\U0001f98a" * 1000, is_known=False)
+    record.note_model("\U0001f98a" * 1000, is_known=True)
     notes = record.receipt
     notes.alias, notes.endpoint = "a" * 128, "/api/v1/" + "e" * 50
     notes.authenticated_at = notes.queued_at = notes.admitted_at = notes.last_token_at = notes.arrived_at + 86_400

@@ -55,7 +55,7 @@ function python(call: Call): string {
   const values = Object.values(call.parameters).map((value) => JSON.stringify(value));
   const own = call.body
     ? `client.post(\n    "${call.path}",\n    cast_to=object,\n    body=${pythonValue(call.body, 1)},\n)`
-    : `client.get("${call.path}", cast_to=object)`;
+    : `client.get("${filledPath(call)}", cast_to=object)`;
   const known = fields.length ? `(\n${fields.join("")})` : `(${values.join(", ")})`;
   return `import os
 
@@ -75,7 +75,7 @@ function javascript(call: Call): string {
   const [program, name] = isAnthropic(call) ? ["@anthropic-ai/sdk", "Anthropic"] : ["openai", "OpenAI"];
   const values = Object.values(call.parameters).map((value) => JSON.stringify(value));
   const body = call.body && javascriptValue(call.body, 0);
-  const own = body ? `post("${call.path}", { body: ${body} })` : `get("${call.path}")`;
+  const own = body ? `post("${call.path}", { body: ${body} })` : `get("${filledPath(call)}")`;
   return `import ${name} from "${program}";
 
 const client = new ${name}({
@@ -87,11 +87,12 @@ console.log(answer);
 `;
 }
 
+function filledPath(call: Call): string {
+  return Object.entries(call.parameters).reduce((text, [name, value]) => text.replace(`{${name}}`, value), call.path);
+}
+
 function bash(call: Call): string {
-  const path = Object.entries(call.parameters).reduce(
-    (text, [name, value]) => text.replace(`{${name}}`, value),
-    call.path,
-  );
+  const path = filledPath(call);
   const method = { get: "", post: call.body ? "" : "-X POST " }[call.method] ?? `-X ${call.method.toUpperCase()} `;
   const lines = [`curl ${method}__BASE_URL__${path}`, '  -H "Authorization: Bearer $VILIX_API_KEY"'];
   if (call.body) {

@@ -20,7 +20,7 @@ test("every operation has a program in each language that names its path or the 
     assert.match(bash, new RegExp(`__BASE_URL__${path}`));
     assert.match(python, /client\.\w+/);
     assert.match(javascript, /await client\.\w+/);
-    if (path.includes(id)) for (const text of [python, javascript]) assert.match(text, new RegExp(`"${id}"`));
+    if (path.includes(id)) for (const text of [python, javascript]) assert.match(text, new RegExp(`["/]${id}"`));
   }
 });
 
