@@ -326,8 +326,7 @@ def _flame(results: Results) -> str:
     note = (
         f"Sampled by py-spy at 99 Hz, without pausing the processes, while 256 streams ran ({parts} µs/token). Each "
         "process is as wide as its processor time, and divided among the stacks of its Python threads; functions of C "
-        "belong to the Python function that called them. The server of Triton has no Python. Longer streams cost less "
-        "per token than those of other tables, because the cost of their start is shared by more tokens."
+        "belong to the Python function that called them. The server of Triton has no Python."
     )
     return f"![Flame graph of a token's way](benchmarks/flame.svg)\n\n{_wrapped(note)}"
 
