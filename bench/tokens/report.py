@@ -211,6 +211,7 @@ def _memory(results: Results) -> str:
     rows = [
         [
             f"**{_cell(results, 'memory', 'gateway', 'kb_per_stream')}**",
+            _cell(results, "memory", "gateway", "most_open", 0),
             _cell(results, "memory", "gateway", "rss_mb", 0),
             _cell(results, "memory", "gateway", "errors", 0),
             _cell(results, "memory", "gateway", "missing_tokens", 0),
@@ -220,7 +221,7 @@ def _memory(results: Results) -> str:
         "Growth of the gateway's resident memory from a few streams to the peak with 5,000 open ones, a token per "
         "second each; without the kernel's buffers of sockets."
     )
-    head = ["kB per stream", "Resident memory, MB", "Errors", "Missing tokens"]
+    head = ["kB per stream", "Open at the same time", "Resident memory, MB", "Errors", "Missing tokens"]
     return f"{_wrapped(note)}\n\n{table(head, rows)}"
 
 

@@ -17,6 +17,7 @@ from bench.tokens.response_bytes import ANTHROPIC, OPENAI
 from bench.tokens.results import Results
 from bench.tokens.servers import needed
 from bench.tokens.source import WORDS
+from bench.tokens.streaming import most_open
 from bench.tokens.targets import TARGETS, target_rows
 
 REPORT: dict[str, Any] = {
@@ -48,6 +49,10 @@ def test_the_figures_of_requests_follow_from_the_report() -> None:
     assert row["ms_per_request"] == 500
     assert row["requests_per_second"] == 1
     assert row["requests_per_cpu_second"] == 2
+
+
+def test_the_most_open_requests_are_counted() -> None:
+    assert most_open({"began_s": [0.0, 1.0, 2.0], "total_ms": [1500.0, 500.0, 100.0]}) == 2
 
 
 def test_percentiles_lie_between_the_values() -> None:
