@@ -258,7 +258,8 @@ int main(int argc, char **argv) {
     int begun = 0;
     struct epoll_event ready[256];
     while (done < requests) {
-        while (begun < connections && (rate == 0 || now() - start_time >= begun / rate)) begin(&all[begun++], port, poll);
+        while (begun < connections && (rate == 0 || now() - start_time >= begun / rate))
+            begin(&all[begun++], port, poll);
         int count = epoll_wait(poll, ready, 256, begun < connections ? 1 : 1000);
         for (int i = 0; i < count; i++) take(ready[i].data.ptr, port, poll);
     }
