@@ -150,6 +150,7 @@ def test_a_plot_is_well_formed(is_logarithmic: bool) -> None:
     lines = [plots.Line("<gateway>", [(32, [20.0, 25.0]), (1000, [0.0, 4000.0])])]
     svg = plots.draw("Time & more", lines, x_label="streams", is_logarithmic=is_logarithmic)
     assert {"<gateway>", "Time & more", "32", "1000"} <= set(texts_of(svg))
+    assert all(len(line) <= 120 for line in svg.splitlines())
 
 
 def test_a_flame_graph_divides_each_process_among_its_stacks() -> None:
