@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
-from types import SimpleNamespace
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,6 @@ from services.inference.model.served_model import ServedModel
 from services.inference.request.prompt import Prompt
 from services.inference.token_path import TokenPath
 from services.worker.step_stream import StepStream
-from tests.support.call_counter import counted
 from tests.support.models import smollm2
 
 STREAMS = 100
@@ -42,6 +43,22 @@ MESSAGES = 200
 MOST_OF_SMALL_MESSAGE = 43
 """Calls of a message with one token, which short requests and few streams have; the fake stream is among them."""
 MOST_OF_SMALL_BODY = 36
+
+
+@contextmanager
+def counted() -> Iterator[Callable[[], int]]:
+    """Count the calls of functions of Python and of C inside the context."""
+    calls = 0
+
+    def count(_: FrameType, event: str, __: Any) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        yield lambda: calls
+    finally:
+        sys.setprofile(None)
 
 
 class Rpc:
