@@ -94,7 +94,7 @@ bench: ## Measure against LiteLLM, bare libraries and direct calls (an hour), an
 bench: $(INSTALLED) $(SITE_BUILT) $(BENCH_ENVIRONMENTS)
 	@$(BIN)/python -m bench $(PARTS)
 
-bench-tokens: ## Measure only what a token and a short request cost (35 minutes; PARTS="streams whole" for less)
+bench-tokens: ## Measure only what a token and a short request cost (40 minutes; PARTS="streams whole" for less)
 bench-tokens: $(INSTALLED) $(SITE_BUILT) $(BENCH_ENVIRONMENTS)
 	@$(BIN)/python -m bench.tokens $(PARTS)
 

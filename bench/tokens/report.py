@@ -257,6 +257,7 @@ def _litellm(results: Results) -> str:
         "LiteLLM's Rust path (`LITELLM_RUST=true`) exists for `/v1/messages` with Anthropic's API upstream only, and "
         + ("was used: the upstream saw another HTTP client." if used else "**was not used**: it fell back to Python.")
     )
+    rust += " The rows of Anthropic's API are of two rounds."
     head = ["One core", "Tokens per CPU second", "Vilix ÷ it", "Tokens/s of 1,600", "Whole requests/s", "Vilix ÷ it"]
     return f"{table([*head, 'First token p50, ms'], rows)}\n\n{_wrapped(rust)}"
 
