@@ -176,7 +176,7 @@ gpu-smoke: ## In a GPU image: check the TensorRT-LLM engine with MODEL=directory
 system-deps: ## Install the Debian packages that some tests use (needs root); without them those tests are skipped
 	apt-get update -qq
 	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		chromium nginx-light openssl redis-server
+		chromium gcc libc6-dev nginx-light openssl redis-server
 
 clean: ## Remove everything that was installed, prepared or written here
 	rm -rf $(VENV) $(SITE)/dist $(SITE)/node_modules \

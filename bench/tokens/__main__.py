@@ -15,7 +15,8 @@ Parts, with the minutes of a full run:
   methods      LiteLLM by the method of bench.gateway, turned into this one step by step (3, three rounds)
   peers        beside vllm-router and sglang-router (4, three rounds)
   aiperf       the load client beside aiperf (1, two rounds)
-  flame        a flame graph, with py-spy (1, one round)
+  flame        a flame graph, with py-spy (1, one round); only root may read other processes, or everybody where the
+               kernel's setting yama.ptrace_scope is 0
 
 A part replaces its own results in docs/benchmarks/tokens.json. Then the plots beside it and the section of
 docs/benchmarks.md are written again. With --quick, everything is tiny, and nothing in docs is changed.
