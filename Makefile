@@ -94,7 +94,7 @@ bench: ## Measure against LiteLLM, bare libraries and direct calls (an hour), an
 bench: $(INSTALLED) $(SITE_BUILT) $(BENCH_ENVIRONMENTS)
 	@$(BIN)/python -m bench $(PARTS)
 
-bench-tokens: ## Measure only what a token and a short request cost (35 minutes; PARTS="streams whole" for less)
+bench-tokens: ## Measure only what a token and a short request cost (40 minutes; PARTS="streams whole" for less)
 bench-tokens: $(INSTALLED) $(SITE_BUILT) $(BENCH_ENVIRONMENTS)
 	@$(BIN)/python -m bench.tokens $(PARTS)
 
@@ -179,7 +179,7 @@ gpu-smoke: ## In a GPU image: check the TensorRT-LLM engine with MODEL=directory
 system-deps: ## Install the Debian packages that some tests use (needs root); without them those tests are skipped
 	apt-get update -qq
 	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		chromium nginx-light openssl prometheus redis-server
+		chromium gcc libc6-dev nginx-light openssl prometheus redis-server
 
 clean: ## Remove everything that was installed, prepared or written here
 	rm -rf $(VENV) $(SITE)/dist $(SITE)/node_modules \

@@ -15,7 +15,7 @@ from bench.gateway.system import INSTANT, MODEL, STEPLESS
 from services.stack.ports import LOOPBACK
 
 _END = b"data: [DONE]"
-_SILENCE_SECONDS = 10.0
+_SILENCE_SECONDS = 60.0
 
 
 def _model(word: str) -> str:

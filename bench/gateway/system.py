@@ -195,6 +195,7 @@ def _litellm(directory: Path, ports: Mapping[str, int], api_key: str) -> Program
         {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "NO_PROXY": LOOPBACK},
         directory / "litellm.log",
         lambda: readiness.http_ok(ports["litellm"], "/health/liveliness"),
+        ready_seconds=180,
     )
 
 

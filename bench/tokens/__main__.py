@@ -2,20 +2,21 @@
 
 Parts, with the minutes of a full run:
 
-  streams      the gateway and a bare writer with 32, 256 and 1,000 streams (6)
+  streams      the gateway and a bare writer with 32, 256 and 1,000 streams (7)
   spread       1,000 streams on one core, 20 starts per second (6, three rounds)
-  burst        1,000 starts at once (2)
+  burst        1,000 starts at once (1)
   requests     short requests (1)
   first_token  the first token beside a direct gRPC call (1)
-  whole        gateway, worker and Triton (2)
-  gathering    the delay of gathering a step in the worker (2)
+  whole        gateway, worker and Triton (1)
+  gathering    the delay of gathering a step in the worker (1)
   prompts      prompts of 10,000 to 100,000 tokens (1)
   memory       5,000 open streams (3, three rounds)
-  litellm      beside LiteLLM, also with its Rust path (5)
+  litellm      beside LiteLLM, also with its Rust path (6, with Anthropic's API two rounds)
   methods      LiteLLM by the method of bench.gateway, turned into this one step by step (3, three rounds)
-  peers        beside vllm-router and sglang-router (5, three rounds)
+  peers        beside vllm-router and sglang-router (4, three rounds)
   aiperf       the load client beside aiperf (1, two rounds)
-  flame        a flame graph, with py-spy (1, one round)
+  flame        a flame graph, with py-spy (1, one round); only root may read other processes, or everybody where the
+               kernel's setting yama.ptrace_scope is 0
 
 A part replaces its own results in docs/benchmarks/tokens.json. Then the plots beside it and the section of
 docs/benchmarks.md are written again. With --quick, everything is tiny, and nothing in docs is changed.

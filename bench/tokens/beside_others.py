@@ -22,6 +22,8 @@ CLIENTS: Final = 16
 VILIX_REQUESTS: Final = 2000
 LITELLM_REQUESTS: Final = 300
 REQUEST_TOKENS: Final = 8
+MESSAGES_ROUNDS: Final = 2
+"""The rounds with Anthropic's API: LiteLLM takes a minute for each."""
 PYTHONS_FIRST_HEADER: Final = "host"
 """The HTTP clients of Python send it first, and the one of LiteLLM's Rust path sends it after others."""
 
@@ -42,17 +44,13 @@ async def litellm(options: Options) -> Rows:
             clients = set(_clients(alone)) - before
             uses_rust = bool(clients) and not any(client.startswith(PYTHONS_FIRST_HEADER) for client in clients)
             for number in range(options.rounds):
-                for name, path in in_turns(
-                    (("litellm", CHAT), ("litellm", MESSAGES), ("litellm_rust", MESSAGES)), number
-                ):
-                    row = {**await _streams(alone, name, path, options), **await _requests(alone, name, path, options)}
-                    if name == "litellm_rust":
-                        row["uses_rust"] = float(uses_rust)
-                    recorder.add(f"{name} {path}", row)
-                for path in in_turns((CHAT, MESSAGES), number):
-                    row = await _streams(alone, "gateway", path, options)
-                    row |= await _requests(alone, "instant_gateway", path, options)
-                    recorder.add(f"gateway {path}", row)
+                pairs = [("litellm", CHAT), ("gateway", CHAT)]
+                if number < MESSAGES_ROUNDS:
+                    pairs += [("litellm", MESSAGES), ("litellm_rust", MESSAGES), ("gateway", MESSAGES)]
+                for name, path in in_turns(pairs, number):
+                    row = await _streams(alone, name, path, options)
+                    row |= await _requests(alone, "instant_gateway" if name == "gateway" else name, path, options)
+                    recorder.add(f"{name} {path}", {**row, "uses_rust": float(uses_rust and name == "litellm_rust")})
     return recorder.rows
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from itertools import dropwhile
 from typing import Final
 
+from bench.tokens.svg import document
+
 WIDTH: Final = 1200
 ROW: Final = 17
 LEAST_WIDTH: Final = 1.5
@@ -79,16 +81,8 @@ def draw(root: Frame, title: str) -> str:
     boxes: list[str] = []
     depth = _draw(boxes, root, x=0.0, row=0, scale=WIDTH / max(root.value, 1e-9), whole=root.value)
     height = 30 + ROW * depth
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-            'font-family="monospace" font-size="10">',
-            f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-            f'<text x="4" y="16" font-size="13" font-family="sans-serif">{html.escape(title)}</text>',
-            *boxes,
-            "</svg>\n",
-        ]
-    )
+    heading = f'<text x="4" y="16" font-size="13" font-family="sans-serif">{html.escape(title)}</text>'
+    return document(WIDTH, height, attributes='font-family="monospace" font-size="10"', parts=[heading, *boxes])
 
 
 def _draw(boxes: list[str], frame: Frame, *, x: float, row: int, scale: float, whole: float) -> int:

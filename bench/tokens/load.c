@@ -2,8 +2,8 @@
  *
  * load PORT REQUEST_FILE CONNECTIONS REQUESTS STARTS_PER_SECOND [FROM TO]
  *
- * Opens CONNECTIONS to 127.0.0.1:PORT, and sends the bytes of REQUEST_FILE REQUESTS times, each time when a connection
- * is free; the first request of each connection begins at STARTS_PER_SECOND (0: at once). Prints a JSON object:
+ * Opens CONNECTIONS to 127.0.0.1:PORT, at STARTS_PER_SECOND (0: at once), and sends the bytes of REQUEST_FILE REQUESTS
+ * times: at once on each connection, and again when it is free. Prints a JSON object:
  *
  *   events         lines that begin with "data: {"; a response that is no stream counts as one
  *   requests, errors, seconds
@@ -80,9 +80,15 @@ static void open_connection(Connection *c, int port, int poll) {
     if (epoll_ctl(poll, EPOLL_CTL_ADD, c->fd, &event)) fail("epoll_ctl");
 }
 
-static void begin(Connection *c) {
+static void hang_up(Connection *c) {
+    close(c->fd);
+    c->fd = -1;
+}
+
+static void begin(Connection *c, int port, int poll) {
     if (to_send <= 0) return;
     to_send--;
+    if (c->fd < 0) open_connection(c, port, poll);
     c->busy = 1;
     c->headed = c->chunked = c->carried = c->failed = 0;
     c->left = -1;
@@ -106,11 +112,8 @@ static void finish(Connection *c, int port, int poll) {
     e->total = (end - c->began) * 1000;
     e->texts = c->texts;
     c->busy = 0;
-    if (c->failed) {
-        close(c->fd);
-        if (to_send > 0) open_connection(c, port, poll);
-    }
-    begin(c);
+    if (c->failed) hang_up(c);
+    begin(c, port, poll);
 }
 
 /* Return the beginning of the first string after `key` in an event, or NULL. Some servers write a space before it. */
@@ -158,7 +161,7 @@ static void take(Connection *c, int port, int poll) {
     if (size <= 0) {
         c->failed = 1;
         if (c->busy) finish(c, port, poll);
-        else epoll_ctl(poll, EPOLL_CTL_DEL, c->fd, NULL);
+        else hang_up(c);
         return;
     }
     if (!c->busy) return;
@@ -249,13 +252,14 @@ int main(int argc, char **argv) {
     Connection *all = calloc(connections, sizeof *all);
     for (int i = 0; i < connections; i++) {
         all[i].carry = malloc(CARRY);
-        open_connection(&all[i], port, poll);
+        all[i].fd = -1;
     }
     start_time = now();
     int begun = 0;
     struct epoll_event ready[256];
     while (done < requests) {
-        while (begun < connections && (rate == 0 || now() - start_time >= begun / rate)) begin(&all[begun++]);
+        while (begun < connections && (rate == 0 || now() - start_time >= begun / rate))
+            begin(&all[begun++], port, poll);
         int count = epoll_wait(poll, ready, 256, begun < connections ? 1 : 1000);
         for (int i = 0; i < count; i++) take(ready[i].data.ptr, port, poll);
     }

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
+from bench.tokens.svg import document
+
 WIDTH, HEIGHT = 720, 360
 LEFT, RIGHT, TOP, BOTTOM = 70, 200, 44, 44
 COLOURS: Final = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17a2b8")
@@ -33,9 +35,6 @@ def draw(title: str, lines: Sequence[Line], *, x_label: str, is_logarithmic: boo
         return LEFT + 20 + (WIDTH - LEFT - RIGHT - 40) * math.log(number / numbers[0]) / spread
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-        'font-size="12">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
         f'<text x="{LEFT}" y="22" font-weight="bold">{html.escape(title)}</text>',
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">'
         f"{html.escape(x_label)}</text>",
@@ -49,7 +48,7 @@ def draw(title: str, lines: Sequence[Line], *, x_label: str, is_logarithmic: boo
     ]
     for index, line in enumerate(lines):
         parts += _line(line, axis, x, COLOURS[index % len(COLOURS)], TOP + 10 + 20 * index)
-    return "\n".join([*parts, "</svg>\n"])
+    return document(WIDTH, HEIGHT, attributes='font-family="sans-serif" font-size="12"', parts=parts)
 
 
 class _Axis:

@@ -17,11 +17,12 @@ from bench.tokens.flame_graph import draw, merge, read_stacks
 from bench.tokens.load_client import Row
 from bench.tokens.part import Options, Recorder, Rows, display
 from bench.tokens.servers import CACHE, STEP_MS
+from bench.tokens.whole_path import TOKENS
 from bench.tokens.whole_path_streams import STARTS_PER_SECOND, STREAMS
 
 PY_SPY: Final = CACHE / "py-spy" / "bin" / "py-spy"
 SAMPLES_PER_SECOND: Final = 99
-SECONDS: Final = 8
+SECONDS: Final = 5
 STUB: Final = "triton, Python"
 SERVER: Final = "triton, server"
 _STUB_PROGRAM: Final = "triton_python_backend_stub"
@@ -33,7 +34,7 @@ async def flame(options: Options, plot: Path) -> Rows:
         sys.exit("error: py-spy is not installed; run: make .cache/py-spy/.installed")
     seconds, recorder = options.choose(SECONDS, 2), Recorder()
     start_seconds = STREAMS / STARTS_PER_SECOND + 1
-    tokens = round((start_seconds + seconds + 2) * 1000 / STEP_MS)
+    tokens = min(round((start_seconds + seconds + 2) * 1000 / STEP_MS), TOKENS)
     with tempfile.TemporaryDirectory(prefix="vilix-bench-") as directory:
         async with whole_path.running(Path(directory), display()) as path:
             await path.run(16, rate=0, tokens=20)

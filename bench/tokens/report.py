@@ -211,6 +211,7 @@ def _memory(results: Results) -> str:
     rows = [
         [
             f"**{_cell(results, 'memory', 'gateway', 'kb_per_stream')}**",
+            _cell(results, "memory", "gateway", "most_open", 0),
             _cell(results, "memory", "gateway", "rss_mb", 0),
             _cell(results, "memory", "gateway", "errors", 0),
             _cell(results, "memory", "gateway", "missing_tokens", 0),
@@ -220,7 +221,7 @@ def _memory(results: Results) -> str:
         "Growth of the gateway's resident memory from a few streams to the peak with 5,000 open ones, a token per "
         "second each; without the kernel's buffers of sockets."
     )
-    head = ["kB per stream", "Resident memory, MB", "Errors", "Missing tokens"]
+    head = ["kB per stream", "Open at the same time", "Resident memory, MB", "Errors", "Missing tokens"]
     return f"{_wrapped(note)}\n\n{table(head, rows)}"
 
 
@@ -256,6 +257,7 @@ def _litellm(results: Results) -> str:
         "LiteLLM's Rust path (`LITELLM_RUST=true`) exists for `/v1/messages` with Anthropic's API upstream only, and "
         + ("was used: the upstream saw another HTTP client." if used else "**was not used**: it fell back to Python.")
     )
+    rust += " The rows of Anthropic's API are of two rounds."
     head = ["One core", "Tokens per CPU second", "Vilix ÷ it", "Tokens/s of 1,600", "Whole requests/s", "Vilix ÷ it"]
     return f"{table([*head, 'First token p50, ms'], rows)}\n\n{_wrapped(rust)}"
 
@@ -276,7 +278,8 @@ def _methods(results: Results) -> str:
         rows.append(["C client, own core, synthetic worker and upstream", *cells, f"**{ratio}**"])
     note = (
         "The first row is the method of the first section of this page, and the last one that of the table above. "
-        "Each row changes one thing: the client, the core, and what is behind the server."
+        "Each row changes one thing: the client, the core, and what is behind the server. The last one also has "
+        "streams of 500 tokens instead of 256, among which the cost of a stream's start is divided."
     )
     return f"{table(['Tokens per CPU second, 32 streams', 'Vilix', 'LiteLLM', 'Ratio'], rows)}\n\n{_wrapped(note)}"
 
@@ -326,8 +329,7 @@ def _flame(results: Results) -> str:
     note = (
         f"Sampled by py-spy at 99 Hz, without pausing the processes, while 256 streams ran ({parts} µs/token). Each "
         "process is as wide as its processor time, and divided among the stacks of its Python threads; functions of C "
-        "belong to the Python function that called them. The server of Triton has no Python. Longer streams cost less "
-        "per token than those of other tables, because the cost of their start is shared by more tokens."
+        "belong to the Python function that called them. The server of Triton has no Python."
     )
     return f"![Flame graph of a token's way](benchmarks/flame.svg)\n\n{_wrapped(note)}"
 

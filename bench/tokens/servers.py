@@ -138,7 +138,7 @@ class Programs:
             {**quiet, **LITELLMS[name]},
             self._log(name),
             lambda: readiness.http_ok(port, "/health/liveliness"),
-            ready_seconds=120,
+            ready_seconds=180,
         )
 
     def _peer(self, name: str) -> Program:

@@ -31,7 +31,7 @@ async def requests(options: Options) -> Rows:
                         report = await alone.run(
                             "instant_gateway", Load(clients, all_of_them), stream=stream, max_tokens=tokens
                         )
-                        recorder.add(f"{name}, {clients} clients", request_row(report))
+                        recorder.add(f"{name}, {clients} {'clients' if clients > 1 else 'client'}", request_row(report))
     return recorder.rows
 
 

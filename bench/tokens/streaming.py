@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -120,5 +121,13 @@ async def memory(options: Options) -> Rows:
                 report = await alone.run("slow_gateway", Load(many, many, rate), max_tokens=tokens)
                 kilobytes = report["grown_mb"] * 1000 / many
                 row = stream_row(report, streams=many, tokens=tokens)
-                recorder.add("gateway", {**row, "kb_per_stream": kilobytes, "rss_mb": report["rss_mb"]})
+                row |= {"kb_per_stream": kilobytes, "rss_mb": report["rss_mb"], "most_open": most_open(report)}
+                recorder.add("gateway", row)
     return recorder.rows
+
+
+def most_open(report: dict[str, Any]) -> int:
+    """Return the most requests that were open at the same time."""
+    changes = [(began, 1) for began in report["began_s"]]
+    changes += [(began + ms / 1000, -1) for began, ms in zip(report["began_s"], report["total_ms"], strict=True)]
+    return max(accumulate(change for _, change in sorted(changes)))

@@ -17,6 +17,7 @@ from bench.tokens.response_bytes import ANTHROPIC, OPENAI
 from bench.tokens.results import Results
 from bench.tokens.servers import needed
 from bench.tokens.source import WORDS
+from bench.tokens.streaming import most_open
 from bench.tokens.targets import TARGETS, target_rows
 
 REPORT: dict[str, Any] = {
@@ -48,6 +49,10 @@ def test_the_figures_of_requests_follow_from_the_report() -> None:
     assert row["ms_per_request"] == 500
     assert row["requests_per_second"] == 1
     assert row["requests_per_cpu_second"] == 2
+
+
+def test_the_most_open_requests_are_counted() -> None:
+    assert most_open({"began_s": [0.0, 1.0, 2.0], "total_ms": [1500.0, 500.0, 100.0]}) == 2
 
 
 def test_percentiles_lie_between_the_values() -> None:
@@ -145,6 +150,7 @@ def test_a_plot_is_well_formed(is_logarithmic: bool) -> None:
     lines = [plots.Line("<gateway>", [(32, [20.0, 25.0]), (1000, [0.0, 4000.0])])]
     svg = plots.draw("Time & more", lines, x_label="streams", is_logarithmic=is_logarithmic)
     assert {"<gateway>", "Time & more", "32", "1000"} <= set(texts_of(svg))
+    assert all(len(line) <= 120 for line in svg.splitlines())
 
 
 def test_a_flame_graph_divides_each_process_among_its_stacks() -> None:
