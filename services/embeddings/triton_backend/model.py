@@ -47,11 +47,13 @@ class TritonPythonModel:
         try:
             vectors = self._engine.embed([row for request in requests for row in request])
         except Exception as error:  # noqa: BLE001  # the fault of one request must not end the others
-            if len(requests) > 1:
-                return [answer for request in requests for answer in self._embed([request])]
-            return [_rejected(error)]
-        ends = np.cumsum([len(request) for request in requests])[:-1]
-        return [_answer(part) for part in np.split(vectors, ends)]
+            if len(requests) == 1:
+                return [_rejected(error)]
+        else:
+            ends = np.cumsum([len(request) for request in requests])[:-1]
+            return [_answer(part) for part in np.split(vectors, ends)]
+        # Only here: until its handler ends, an error keeps the memory of the failed batch, which was perhaps too much.
+        return [answer for request in requests for answer in self._embed([request])]
 
     def _rows(self, request: Any) -> list[Any]:
         takes = self._engine.description.takes
