@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import random
 import time
@@ -45,6 +46,16 @@ class Subject:
         """Return an engine of its own with further arguments."""
         module = importlib.import_module(f"services.embeddings.triton_backend.engines.{self._name}")
         return module.create({"model": str(self._directory), **arguments})
+
+    def bare_model(self) -> Any:
+        """Return the model as transformers loads it, in the type and on the device that the engine chooses."""
+        import torch  # noqa: PLC0415 - only machines with a GPU have it
+        import transformers  # noqa: PLC0415 - as above
+
+        has_gpu = torch.cuda.is_available()
+        dtype = "auto" if has_gpu else "float32"
+        loaded = transformers.AutoModel.from_pretrained(self._directory, dtype=dtype, local_files_only=True)
+        return loaded.to("cuda" if has_gpu else "cpu").eval()
 
     def load(self) -> dict[str, Any]:
         """Load the engine, and return its description. Raises ImportError or ValueError if that is not possible."""
@@ -157,6 +168,27 @@ def memory(subject: Subject) -> dict[str, Any]:
     return figures
 
 
+def bare(subject: Subject) -> dict[str, Any]:
+    """Measure what the engine costs: batches of 64 texts, beside the same in transformers without the engine."""
+    if not subject.is_on_torch:
+        return {"skipped": "it is not transformers"}
+    import torch  # noqa: PLC0415 - only machines with a GPU have it
+
+    model = subject.bare_model()
+    rows = [_long_row(MEASURED_TOKENS, seed) for seed in range(64)]
+
+    def embed() -> Vectors:
+        ids = torch.tensor(rows, device=model.device)
+        with torch.inference_mode():
+            states = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, -1].float()
+            return np.asarray(torch.nn.functional.normalize(states, dim=1).cpu())
+
+    figures = _alike(embed(), subject.embed(rows))
+    for name, measured in (("bare", embed), ("engine", lambda: subject.embed(rows)), ("bare_again", embed)):
+        figures[f"{name}_texts_per_s"] = round(_rate(measured, len(rows)))
+    return figures
+
+
 def speed(subject: Subject) -> dict[str, Any]:
     """Measure texts of MEASURED_TOKENS tokens in batches of several sizes."""
     figures: dict[str, Any] = {}
@@ -164,11 +196,7 @@ def speed(subject: Subject) -> dict[str, Any]:
         rows = [_long_row(MEASURED_TOKENS, seed) for seed in range(size)]
         subject.embed(rows, size)
         _forget_peak()
-        count, began = 0, time.perf_counter()
-        while time.perf_counter() - began < MEASURED_SECONDS:
-            subject.embed(rows, size)
-            count += size
-        rate = count / (time.perf_counter() - began)
+        rate = _rate(functools.partial(subject.embed, rows, size), size)
         figures[f"batch_{size}"] = {
             "texts_per_s": round(rate),
             "tokens_per_s": round(rate * MEASURED_TOKENS),
@@ -186,7 +214,7 @@ def served(subject: Subject) -> dict[str, Any]:
 
     async def embed(client: TritonClient, rows: Sequence[Sequence[int]]) -> Vectors:
         columns = {"token_ids": [np.array(row, "<i4").tobytes() for row in rows]}
-        answer = await client.infer(MODEL, columns, request_id="smoke", seconds=60)
+        answer = await client.infer(MODEL, columns, request_id="smoke", seconds=LOAD_SECONDS)
         return np.frombuffer(answer["embedding"].raw, "<f4").reshape(answer["embedding"].shape)
 
     async def measure(target: str) -> dict[str, Any]:
@@ -206,6 +234,15 @@ def served(subject: Subject) -> dict[str, Any]:
     with triton_server.serving(write, LOAD_SECONDS) as target:
         loaded = round(time.perf_counter() - began, 1)
         return {"ready_s": loaded, **asyncio.run(measure(target))}
+
+
+def _rate(work: Callable[[], object], texts: int) -> float:
+    """Return the texts per second of work on `texts`, which is repeated for a while."""
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() - began < MEASURED_SECONDS:
+        work()
+        count += texts
+    return count / (time.perf_counter() - began)
 
 
 def _long_row(tokens: int, seed: int = 3) -> list[int]:
@@ -253,5 +290,6 @@ CHECKS: dict[str, Callable[[Subject], dict[str, Any]]] = {
     "longest": longest,
     "memory": memory,
     "speed": speed,
+    "bare": bare,
     "served": served,
 }
