@@ -172,8 +172,8 @@ chart-readme: $(INSTALLED) ## Write the chart's README from its values, and its 
 	@$(BIN)/python helm/engines.py
 
 # In the image there is nothing of what is installed here, and nothing of it is needed.
-gpu-smoke: ## In a GPU image: check the TensorRT-LLM engine with MODEL=directory (ARGS=--help says more)
-	@python3 -m bench.trtllm.gpu_smoke $(MODEL) $(ARGS)
+gpu-smoke: ## In a GPU image: check ENGINE=trtllm, vllm or embeddings with MODEL=directory (ARGS=--help says more)
+	@python3 -m bench.$(or $(ENGINE),trtllm).gpu_smoke $(MODEL) $(ARGS)
 
 # Runlevel 1 keeps the packages from starting their services.
 system-deps: ## Install the Debian packages that some tests use (needs root); without them those tests are skipped

@@ -41,7 +41,10 @@ class Description:
 class Engine(Protocol):
     """Embeds texts. Methods are called from one thread."""
 
-    description: Description
+    @property
+    def description(self) -> Description:
+        """The engine's description. Raises RequestError once the engine can embed nothing any more."""
+        ...
 
     def embed(self, rows: Sequence[Any]) -> NDArray[float32]:
         """Return the vectors of `rows`, one per row, in order.

@@ -49,12 +49,14 @@ class TritonPythonModel:
         try:
             vectors = self._engine.embed([row for request in requests for row in request])
         except Exception as error:  # noqa: BLE001  # the fault of one request must not end the others
-            if len(requests) > 1:
-                alone = [self._embed([request], [name]) for request, name in zip(requests, names, strict=True)]
-                return [answer for answers in alone for answer in answers]
-            return [_rejected(error, names[0])]
-        ends = np.cumsum([len(request) for request in requests])[:-1]
-        return [_answer(part, name) for part, name in zip(np.split(vectors, ends), names, strict=True)]
+            if len(requests) == 1:
+                return [_rejected(error, names[0])]
+        else:
+            ends = np.cumsum([len(request) for request in requests])[:-1]
+            return [_answer(part, name) for part, name in zip(np.split(vectors, ends), names, strict=True)]
+        # Only here: until its handler ends, an error keeps the memory of the failed batch, which was perhaps too much.
+        alone = [self._embed([request], [name]) for request, name in zip(requests, names, strict=True)]
+        return [answer for answers in alone for answer in answers]
 
     def _rows(self, request: Any) -> list[Any]:
         takes = self._engine.description.takes

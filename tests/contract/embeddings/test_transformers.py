@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,10 +21,12 @@ from tests.contract.embeddings import tiny_models
 from tests.contract.embeddings.test_embed import rejection, vectors
 from tests.contract.embeddings.tiny_models import BERT, DIMENSIONS, MAX_TOKENS, QWEN3_LEFT, QWEN3_RIGHT, TEXTS
 from tests.support.environments import INSTALL_SECONDS, python_of
+from tests.support.repository import ROOT
 from tests.support.triton_servers import launched
 from tests.support.workers import running_embeddings_worker
 
 pytestmark = [pytest.mark.timeout(INSTALL_SECONDS + 120), pytest.mark.environment]
+SMOKE_SECONDS = 300
 MODELS = (QWEN3_RIGHT, QWEN3_LEFT, BERT)
 CATALOG_ENTRY = f"""\
 id: {{name}}
@@ -41,6 +45,28 @@ batch: {{{{texts: 8, tokens: 512}}}}
 descriptions: {{{{en: Random numbers.}}}}
 """
 
+LOST_GPU = """
+import sys
+
+import torch
+
+from services.embeddings.triton_backend.engines.transformers import TransformersEncoder
+
+
+def synchronize(device):
+    raise RuntimeError("CUDA error: an illegal memory access was encountered\\nCUDA kernel errors might be …")
+
+
+engine = TransformersEncoder(model=sys.argv[1], device="cpu")
+print(engine.description.dimensions)
+engine._device, torch.cuda.synchronize = torch.device("cuda"), synchronize
+try:
+    engine.description
+except Exception as error:
+    print(error)
+"""
+"""A program with a GPU that has failed for good, by a stand-in for CUDA's check."""
+
 
 @pytest.fixture(scope="module")
 def python() -> Path:
@@ -58,7 +84,10 @@ def models(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def stub(python: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Any]:
     directory = tmp_path_factory.mktemp("transformers")
     for name in MODELS:
-        arguments = {"model": str(models / name), "threads": 1}
+        arguments: dict[str, Any] = {"model": str(models / name), "threads": 1}
+        if name == QWEN3_LEFT:
+            # The texts are computed in several groups.
+            arguments["batch_tokens"] = 40
         write_model(directory / "models", model_id=name, engine="transformers", engine_args=arguments, max_batch_size=8)
         (directory / f"{name}.yaml").write_text(CATALOG_ENTRY.format(name=name))
     served = ",".join(f"{name}={models / name}" for name in MODELS)
@@ -122,3 +151,26 @@ async def test_shortened_vectors_have_length_one(stub: Any, models: Path) -> Non
     answer = await stub.Embed(pb.EmbedRequest(model=QWEN3_LEFT, texts=TEXTS, dimensions=16), timeout=60)
     beginning = expected(models, QWEN3_LEFT)[:, :16]
     np.testing.assert_allclose(vectors(answer), beginning / np.linalg.norm(beginning, axis=1, keepdims=True), atol=5e-5)
+
+
+def test_an_engine_whose_gpu_has_failed_for_good_says_so(python: Path, models: Path) -> None:
+    program = [python, "-c", LOST_GPU, str(models / QWEN3_LEFT)]
+    output = subprocess.run(program, cwd=ROOT, check=True, capture_output=True, text=True, timeout=100).stdout
+    first, second = output.splitlines()
+    assert first == str(DIMENSIONS)
+    assert second.startswith("ENGINE_FAILED: ")
+    assert "it must be restarted: CUDA error: an illegal memory access was encountered" in second
+
+
+def test_the_check_for_machines_with_a_gpu_runs_without_one(python: Path) -> None:
+    program = [python, "-m", "bench.embeddings.gpu_smoke", "--shape", "tiny", "--engines", "transformers", "--json"]
+    program += ["--only", "batches", "precision"]
+    # Threads that wait for each other are slow on a busy machine.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        program, cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=SMOKE_SECONDS
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    rows = {row["check"]: row for row in json.loads(ended.stdout)}
+    assert {name: row["result"] for name, row in rows.items()} == dict.fromkeys(("load", "batches", "precision"), "ok")
+    assert rows["precision"]["least_cosine"] > 0.9999

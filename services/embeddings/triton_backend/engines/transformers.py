@@ -14,16 +14,26 @@ from numpy.typing import NDArray
 
 from services.embeddings.triton_backend import model_files
 from services.embeddings.triton_backend.contract import Description, Engine
+from services.embeddings.triton_backend.row_groups import groups_of_similar_length
 from services.worker.triton_kit.request_error import RequestError
 
 
 class TransformersEncoder:
     """Embeds token ids; the model directory defines pooling, normalisation and padding."""
 
-    def __init__(self, *, model: str, device: str = "auto", dtype: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int | None = None,
+        batch_tokens: int = 32768,
+    ) -> None:
         """Load the directory `model` on `device` (cuda, cuda:1, cpu; auto: a GPU if there is one).
 
         `dtype` is PyTorch's name of a floating-point type; auto: the checkpoint's own on a GPU, float32 on a CPU.
+        `batch_tokens` is the most tokens that are computed at once, padding included; a longer text is computed alone.
         Raises OSError or ValueError for a directory that is not understood.
         """
         directory = Path(model)
@@ -39,7 +49,8 @@ class TransformersEncoder:
         loaded = transformers.AutoModel.from_pretrained(directory, dtype=dtype, local_files_only=True)
         self._model: Final = loaded.to(self._device).eval()
         self._padding_id: Final = int(self._model.config.pad_token_id or 0)
-        self.description = Description(
+        self._batch_tokens: Final = batch_tokens
+        self._description: Final = Description(
             engine="transformers",
             version=transformers.__version__,
             takes="token_ids",
@@ -48,9 +59,26 @@ class TransformersEncoder:
             normalized=self._files.normalize,
         )
 
+    @property
+    def description(self) -> Description:
+        """See Engine. After some errors of CUDA, everything fails until the process ends."""
+        if self._device.type == "cuda":
+            try:
+                torch.cuda.synchronize(self._device)
+            except RuntimeError as error:
+                problem = f"it must be restarted: {str(error).splitlines()[0]}"
+                raise RequestError("ENGINE_FAILED", "engine_failed", reason=problem) from error
+        return self._description
+
     def embed(self, rows: Sequence[Sequence[int]]) -> NDArray[float32]:
         """See Engine."""
         self._check(rows)
+        vectors = np.empty((len(rows), self._description.dimensions), float32)
+        for group in groups_of_similar_length(list(map(len, rows)), most_tokens=self._batch_tokens):
+            vectors[group] = self._vectors([rows[index] for index in group])
+        return vectors
+
+    def _vectors(self, rows: Sequence[Sequence[int]]) -> NDArray[float32]:
         ids, mask = self._padded(rows)
         with torch.inference_mode():
             states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
