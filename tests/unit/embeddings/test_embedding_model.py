@@ -73,8 +73,15 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sys.modules.pop(name, None)
 
 
-def request(name: str, value: bytes) -> dict[str, Any]:
-    return {name: SimpleNamespace(as_numpy=lambda: np.array([[value]], np.object_))}
+class Request(dict[str, Any]):
+    """A request, as its input tensors by name."""
+
+    def request_id(self) -> str:
+        return "req-1"
+
+
+def request(name: str, value: bytes) -> Request:
+    return Request({name: SimpleNamespace(as_numpy=lambda: np.array([[value]], np.object_))})
 
 
 def test_the_memory_of_a_failed_batch_is_free_when_its_requests_are_repeated(model: Any) -> None:
