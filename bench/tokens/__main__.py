@@ -18,8 +18,8 @@ Parts, with the minutes of a full run:
   flame        a flame graph, with py-spy (1, one round); only root may read other processes, or everybody where the
                kernel's setting yama.ptrace_scope is 0
 
-A part replaces its own results in docs/benchmarks/tokens.json. Then the plots beside it and the section of
-docs/benchmarks.md are written again. With --quick, everything is tiny, and nothing in docs is changed.
+A part replaces its own results in docs/benchmarks/tokens.json, unless it fails. Then the plots beside it and the
+section of docs/benchmarks.md are written again. With --quick, everything is tiny, and nothing in docs is changed.
 
 Examples:
   make bench-tokens
@@ -34,6 +34,7 @@ import asyncio
 import os
 import sys
 import tempfile
+import traceback
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -112,19 +113,27 @@ def main() -> None:
     directory = options.directory or (Path(tempfile.mkdtemp(prefix="vilix-bench-")) if options.quick else DIRECTORY)
     directory.mkdir(parents=True, exist_ok=True)
     results = Results(directory)
+    # That of the time before: each part loads the machine itself.
+    load_average, _, _ = os.getloadavg()
+    failed = []
     for part in options.parts or measures:
         rounds = options.rounds or (1 if options.quick else FEWER_ROUNDS.get(part, ROUNDS))
         measure = MEASURES.get(part) or partial(profiling.flame, plot=directory / "flame.svg")
         print(f"{part}: {rounds} rounds", file=sys.stderr, flush=True)
-        load_average, _, _ = os.getloadavg()
-        rows = asyncio.run(measure(Options(rounds, is_quick=options.quick)))
-        # Each part is kept at once: a later one may fail.
+        try:
+            rows = asyncio.run(measure(Options(rounds, is_quick=options.quick)))
+        except Exception:  # noqa: BLE001  # the results of the other parts are still wanted
+            traceback.print_exc()
+            failed.append(part)
+            continue
         results.replace(part, rows, load_average=load_average)
         write_plots(results, directory)
     text = report(results)
     if directory == DIRECTORY:
         document.replace("tokens", text)
     print(text)
+    if failed:
+        sys.exit(f"error: without new results, for the reasons above: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

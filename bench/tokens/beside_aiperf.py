@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -38,7 +37,7 @@ _REVISION: Final = "0" * 40
 async def aiperf(options: Options) -> Rows:
     """Send the same requests from aiperf and from the load client, in turns."""
     if not AIPERF.exists():
-        sys.exit("error: aiperf is not installed; run: make .cache/aiperf/.installed")
+        raise FileNotFoundError("aiperf is not installed; run: make .cache/aiperf/.installed")
     qwen3_tokenizer.fetch(QWEN3)
     recorder, requests = Recorder(), options.choose(REQUESTS, STREAMS)
     with tempfile.TemporaryDirectory(prefix="vilix-bench-") as directory:

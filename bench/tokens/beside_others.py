@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 import urllib.request
 from pathlib import Path
@@ -31,7 +30,7 @@ PYTHONS_FIRST_HEADER: Final = "host"
 async def litellm(options: Options) -> Rows:
     """Measure the gateway and LiteLLM, by OpenAI's and by Anthropic's API; the latter with and without Rust."""
     if not LITELLM.exists():
-        sys.exit("error: LiteLLM is not installed; run: make .cache/litellm/.installed")
+        raise FileNotFoundError("LiteLLM is not installed; run: make .cache/litellm/.installed")
     recorder = Recorder()
     servers = ["gateway", "instant_gateway", *LITELLMS]
     with tempfile.TemporaryDirectory(prefix="vilix-bench-") as directory:
@@ -78,7 +77,7 @@ def _clients(alone: Alone) -> list[str]:
 async def peers(options: Options) -> Rows:
     """Measure the gateway, vllm-router, sglang-router and the bare writer."""
     if not PEERS_PYTHON.exists():
-        sys.exit("error: the routers are not installed; run: make .cache/peers/.installed")
+        raise FileNotFoundError("the routers are not installed; run: make .cache/peers/.installed")
     recorder, names, tokens = Recorder(), ("gateway", *PEERS, "bare"), options.choose(TOKENS, 50)
     with tempfile.TemporaryDirectory(prefix="vilix-bench-") as directory:
         async with running(Path(directory), display(), names) as alone:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +30,7 @@ _STUB_PROGRAM: Final = "triton_python_backend_stub"
 async def flame(options: Options, plot: Path) -> Rows:
     """Draw the flame graph of 256 streams of 50 tokens per second, and return the microseconds per token."""
     if not PY_SPY.exists():
-        sys.exit("error: py-spy is not installed; run: make .cache/py-spy/.installed")
+        raise FileNotFoundError("py-spy is not installed; run: make .cache/py-spy/.installed")
     seconds, recorder = options.choose(SECONDS, 2), Recorder()
     start_seconds = STREAMS / STARTS_PER_SECOND + 1
     tokens = min(round((start_seconds + seconds + 2) * 1000 / STEP_MS), TOKENS)

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -36,7 +35,7 @@ Measure = Callable[[str], Coroutine[Any, Any, float]]
 async def methods(options: Options) -> Rows:
     """Measure the gateway and LiteLLM by each of the first three methods, in turns."""
     if not LITELLM.exists():
-        sys.exit("error: LiteLLM is not installed; run: make .cache/litellm/.installed")
+        raise FileNotFoundError("LiteLLM is not installed; run: make .cache/litellm/.installed")
     recorder = Recorder()
     with tempfile.TemporaryDirectory(prefix="vilix-bench-") as name:
         directory = Path(name)
