@@ -34,6 +34,7 @@ from tests.support.fault_table import FULL, times
 from tests.support.helm import find, template
 from tests.support.prometheus import Prometheus, running_prometheus
 from tests.support.repository import ROOT
+from tests.support.system_packages import require
 from tests.support.triton_servers import EMBEDDING_MODEL
 from tests.support.waits import until
 
@@ -116,6 +117,8 @@ def gateway_with_certificates(directory: Path, certificates: Path, redis_url: st
 
 @pytest.fixture(scope="module")
 async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Watched]:
+    # Before everything else is started.
+    require("prometheus", package="prometheus")
     directory = tmp_path_factory.mktemp("monitoring")
     groups = rendered_groups()
     authority, certificates = Authority(directory / "authority"), directory / "tls"
