@@ -31,7 +31,7 @@ WITHOUT_FIELD = ("GbnfError", "UnreadableImageError")
 PLAIN_WORDS = {
     *("call", "calls", "chat", "content", "dimensions", "engine", "id", "ids", "image", "messages", "model", "models"),
     *("name", "outputs", "prompt", "reason", "reasoning", "request", "stop", "text", "texts", "token", "tools"),
-    "version",
+    *("version", "worker"),
 }
 """Words of English texts that are names of fields, too."""
 ID = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")

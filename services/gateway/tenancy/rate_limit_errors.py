@@ -159,8 +159,17 @@ def _over_money(decision: Decision, subject: Subject, estimate: TokenEstimate, l
     budget, used = getattr(limits, rejection.limit) or 0, getattr(scope, rejection.limit)
     now = datetime.fromtimestamp(decision.seconds, UTC)
     renewed = {"daily": next_day, "weekly": next_week, "monthly": next_month}[period](now)
+    is_daily, is_weekly = period == "daily", period == "weekly"
     message = Message(
-        f"{period}_money_of_model_exceeded" if model else f"{period}_money_exceeded",
+        (
+            "daily_money_of_model_exceeded"
+            if is_daily
+            else ("weekly_money_of_model_exceeded" if is_weekly else "monthly_money_of_model_exceeded")
+        )
+        if model
+        else (
+            "daily_money_exceeded" if is_daily else ("weekly_money_exceeded" if is_weekly else "monthly_money_exceeded")
+        ),
         limit=price.text(budget),
         model=model,
         used=price.text(used),

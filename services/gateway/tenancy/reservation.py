@@ -64,7 +64,7 @@ class Reservation:
         self._reservations: Final = reservations
         self._settlement: asyncio.Task[None] | None = None
         self.record: RequestRecord | None = None
-        """The record of the request, for its receipt."""
+        """The record of the request, for its receipt, until it is settled."""
         self.receipt = b""
         """The receipt, once the request was settled."""
 
@@ -120,6 +120,8 @@ class Reservation:
                 self.receipt = receipt_of(
                     self.record, outcome=outcome, produced=self.produced, price=self.subject.price
                 )
+            # While Redis is away, many reservations may be kept.
+            self.record = None
             self._end_generation = None
             self._settlement = self._reservations.settle(self)
         # Cancelling the caller must not cancel the settlement.

@@ -286,4 +286,7 @@ async def test_another_worker_takes_over_from_a_lost_one(
         embedder.failure = Failure(Reason.MODEL_UNAVAILABLE, Message.verbatim("away"), retry_after=1)
         before = len(embedder.requests)
         while len(embedder.requests) == before:
-            assert (await http.post(URL, json=body())).status_code == 200
+            response = await http.post(URL, json=body())
+            assert response.status_code == 200
+        receipt = (await http.get(f"/api/requests/{response.headers['x-request-id']}")).json()
+        assert (receipt["outcome"], receipt["retries"]) == ("complete", 1)

@@ -12,7 +12,7 @@ from services.gateway.tenancy import keys
 from services.gateway.tenancy.key import Change
 from services.gateway.tenancy.key_cache import KeyCache
 from services.gateway.tenancy.key_records import MONEY_VERSION, VERSION, NewerRecordError, fields_of, record_name
-from services.gateway.tenancy.limits import UNLIMITED, Limits
+from services.gateway.tenancy.limits import COSTS, UNLIMITED, Limits
 from services.runtime.messages.message import Message
 
 SINCE_VERSION_1 = ("version", "tier", "models", "model_limits", *Limits.model_fields)
@@ -77,3 +77,19 @@ async def test_a_record_of_a_newer_version_is_not_interpreted(redis: Redis) -> N
     with pytest.raises(ApiError) as rejected:
         await cache.find(Credential(secret, BEARER))
     assert rejected.value.status == 503
+
+
+async def test_a_key_with_a_budget_in_money_has_a_version_that_earlier_gateways_reject(redis: Redis) -> None:
+    key, secret = await keys.create(redis, name="shop", model_limits={"small": Limits(weekly_cost=5)})
+    assert await redis.hget(record_name(key.id), "version") == str(MONEY_VERSION)
+    found = await keys.find(redis, secret)
+    assert found is not None
+    assert found.model_limits == {"small": Limits(weekly_cost=5)}
+    await keys.change(redis, "shop", Change(model_limits={"small": Limits()}))
+    assert await redis.hget(record_name(key.id), "version") == str(VERSION)
+
+
+async def test_a_record_without_the_fields_of_budgets_in_money_is_read(redis: Redis) -> None:
+    key, secret = await keys.create(redis, name="shop", limits=Limits(rpm=5))
+    await redis.hdel(record_name(key.id), *COSTS)
+    assert await keys.find(redis, secret) == key

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.gateway.tenancy.key import Key
+from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.limits_script import Produced
 from services.gateway.tenancy.prices import MAX_PRICE, Currency, ModelPrice, Prices, read_prices
+from services.gateway.tenancy.tiers import Tiers
 
 PRICES = """
 currency: USD
@@ -91,3 +94,12 @@ def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, problem: str) ->
     path.write_text(PRICES.replace(old, new, 1))
     with pytest.raises(ValueError, match=re.escape(problem)):
         read_prices(path)
+
+
+def test_a_tier_has_budgets_in_money(tmp_path: Path) -> None:
+    path = tmp_path / "tiers.yaml"
+    path.write_text("tiers:\n  free: {daily_cost: 5, weekly_cost: 20, models: {small: {monthly_cost: 40}}}\n")
+    key = Key(id="k", name="k", created=0, tier="free", limits=Limits(daily_cost=7))
+    subject = Tiers(path).subject(key, "small")
+    assert subject.limits == Limits(daily_cost=7, weekly_cost=20)
+    assert subject.model_limits == Limits(monthly_cost=40)
