@@ -97,11 +97,11 @@ class GatewaySettings(Settings):
         "again when it changes. Without it, nothing has a cost, and budgets in money limit nothing.",
     )
     receipts: int = Field(
-        1000,
+        200,
         ge=0,
         le=100_000,
         description="The most receipts of requests of one key that are kept for a day, in the Redis of keys; each has "
-        "about 1 KB. 0: there are no receipts.",
+        "about 1 KB, and at most 4 KB. 0: there are no receipts.",
     )
     reserve_output: int = Field(
         1024, gt=0, description="The most output tokens per choice that are reserved when a request is admitted."

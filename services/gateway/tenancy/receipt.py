@@ -13,8 +13,10 @@ from services.gateway.tenancy.prices import ModelPrice
 
 MOST_BYTES: Final = 4096
 """The most bytes of a receipt."""
-_MOST_CHARACTERS: Final = 128
-"""The most characters of a text in it."""
+_MOST_TEXT_BYTES: Final = 128
+"""The most bytes of a text in it, as JSON."""
+_SPARED: Final = ("addresses", "finish_reasons", "worker_ms", "alias", "endpoint")
+"""The fields that are left out of a receipt that would be too long, in this order."""
 _SERVED: Final = (Outcome.COMPLETE, Outcome.BUDGET)
 
 
@@ -43,8 +45,8 @@ def receipt_of(
         "background": notes.is_background,
         "stream": record.stream,
         # A client may have sent a secret instead of a model.
-        "model": record.model if record.has_known_model else None,
-        "alias": notes.alias,
+        "model": _short(record.model or "") if record.has_known_model else None,
+        "alias": _short(notes.alias or ""),
         "outcome": outcome,
         "status": notes.status or record.status or (200 if outcome in _SERVED else None),
         "error": notes.error or record.error,
@@ -70,8 +72,17 @@ def receipt_of(
             "currency": price.currency,
             "decimals": price.decimals,
         }
-    return orjson.dumps(receipt)
+    text = orjson.dumps(receipt)
+    for name in _SPARED:
+        if len(text) <= MOST_BYTES:
+            break
+        receipt[name] = type(receipt[name])() if isinstance(receipt[name], (list, dict)) else None
+        text = orjson.dumps(receipt)
+    return text
 
 
 def _short(text: str) -> str | None:
-    return text[:_MOST_CHARACTERS] or None
+    text = text[:_MOST_TEXT_BYTES]
+    while len(orjson.dumps(text)) - 2 > _MOST_TEXT_BYTES:
+        text = text[:-1]
+    return text or None

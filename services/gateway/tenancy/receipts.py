@@ -71,6 +71,9 @@ class Receipts:
         if record.key_id is None or notes.is_settled or notes.is_handed_over or not self._most:
             return
         notes.is_settled = True
+        if self._link.rejection is not None:
+            # A full Redis needs its memory for admissions and usage.
+            return
         if len(self._waiting) < MOST_WAITING:
             receipt = receipt_of(record, outcome=record.outcome or outcome_of(record.status))
             self._waiting.append((record.key_id, record.request_id, receipt.decode()))

@@ -16,7 +16,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.gateway import metrics
 from services.gateway.limit_status import NO_LIMITS, RateLimits, SpentBudget
 from services.gateway.record import Outcome, RequestRecord
-from services.gateway.redis.link import RedisAwayError, RedisLink
+from services.gateway.redis.link import RedisAwayError, RedisLink, RedisRejectedError
 from services.gateway.tenancy import limits_script, rate_limit_errors
 from services.gateway.tenancy.fallback_limits import FallbackLimits
 from services.gateway.tenancy.limits import COSTS
@@ -66,7 +66,7 @@ class Reservation:
         self.record: RequestRecord | None = None
         """The record of the request, for its receipt, until it is settled."""
         self.receipt = b""
-        """The receipt, once the request was settled."""
+        """The receipt, once the request was settled; empty for none."""
 
     def end_generation_with(self, end: Callable[[], object]) -> None:
         """Call `end` when a budget is used up, or now if one already is."""
@@ -253,6 +253,9 @@ class Reservations:
             reservation.renewed(await self._link.run(renewal), completion=completion)
 
     async def _settle(self, reservation: Reservation) -> None:
+        if self._link.rejection is not None:
+            # A full Redis needs its memory for admissions and usage.
+            reservation.receipt = b""
         try:
             await self._link.run(
                 lambda redis: limits_script.settle(
@@ -264,7 +267,9 @@ class Reservations:
                     receipt=reservation.receipt,
                 )
             )
-        except RedisAwayError:
+        except RedisAwayError as error:
+            if isinstance(error, RedisRejectedError):
+                reservation.receipt = b""
             if len(self._unsettled) < MAX_UNSETTLED:
                 self._unsettled.append(reservation)
             else:

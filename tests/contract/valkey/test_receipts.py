@@ -10,12 +10,16 @@ from redis.asyncio import Redis
 
 from services.gateway.record import Outcome, RequestRecord
 from services.gateway.redis.link import RedisLink
+from services.gateway.redis.rejections import WriteRejection
+from services.gateway.settings import RedisAwayPolicy
 from services.gateway.tenancy import keys, limits_script, receipts
+from services.gateway.tenancy.fallback_limits import FallbackLimits
 from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.limits import UNLIMITED
 from services.gateway.tenancy.limits_script import Produced, ReservationId, Subject
 from services.gateway.tenancy.prices import ModelPrice
 from services.gateway.tenancy.receipts import Receipts
+from services.gateway.tenancy.reservation import Reservations
 from services.gateway.tenancy.token_estimate import TokenEstimate
 
 MOST = 3
@@ -125,6 +129,25 @@ async def test_a_request_that_was_not_admitted_has_a_receipt(redis: Redis, key: 
     assert receipt is not None
     assert (receipt["outcome"], receipt["status"]) == ("rejected", 400)
     assert "cost" not in receipt
+
+
+async def test_while_redis_rejects_writes_there_are_no_receipts(redis: Redis, key: Key, subject: Subject) -> None:
+    link = RedisLink(redis, timeout=5.0)
+    link.rejection = WriteRejection.FULL
+    writer = Receipts(link, most=MOST)
+    writer.end(RequestRecord("rejected", "POST", status=400, key_id=key.id))
+    await writer.close()
+    local = FallbackLimits(RedisAwayPolicy.OPEN, gateways=lambda: 1)
+    reservations = Reservations(
+        link, local, reservation_seconds=6.0, renew_seconds=2.0, reserve_output=10, receipts=MOST
+    )
+    identity = reservations.new_id("served")
+    decision = await reservations.decide(subject, ESTIMATE, identity)
+    reservation = reservations.admitted(subject, ESTIMATE, identity, decision)
+    reservation.record = RequestRecord("served", "POST", status=200, key_id=key.id)
+    await reservation.settle(Outcome.COMPLETE)
+    assert await redis.exists(receipts.name_of(key.id)) == 0
+    assert await redis.xlen(f"vilix:{{{key.shard}}}:usage") == 1, "its usage is recorded"
 
 
 async def test_operators_find_the_receipt_of_any_key(redis: Redis, key: Key, subject: Subject) -> None:

@@ -40,8 +40,24 @@ def test_a_receipt_has_few_bytes() -> None:
     price = ModelPrice(currency="USD", decimals=6, prompt=10**9, cached=10**9, completion=10**9)
     produced = Produced(2**32, 2**32, 2**32, 2**32)
     receipt = receipt_of(full_record(), outcome=Outcome.BROKEN_OFF, produced=produced, price=price)
-    assert len(receipt) < MOST_BYTES
+    assert len(receipt) < 2500
     assert orjson.loads(receipt)["retries"] == 99
+
+
+def test_a_receipt_that_would_be_too_long_has_no_addresses() -> None:
+    record = full_record()
+    record.receipt.finish_reasons = ["\U0001f98a" * 300] * 9
+    receipt = receipt_of(record, outcome=Outcome.COMPLETE)
+    assert len(receipt) <= MOST_BYTES
+    assert orjson.loads(receipt)["id"] == record.request_id
+
+
+def test_a_text_is_cut_by_its_bytes_as_json() -> None:
+    for model in ("\x00", "\U0001f98a", "a"):
+        record = RequestRecord("r", "POST")
+        record.note_model(model * 128, is_known=True)
+        kept = orjson.loads(receipt_of(record, outcome=Outcome.COMPLETE))["model"]
+        assert 120 < len(orjson.dumps(kept)) <= 130
 
 
 def test_the_public_receipt_is_as_documented_and_has_no_addresses() -> None:

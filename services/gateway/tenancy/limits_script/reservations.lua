@@ -71,8 +71,8 @@ local function finish(id, reservation, usage)
     record[#record + 1], record[#record + 2] = 'cost', integer(reservation.cost)
   end
   redis.call('XADD', shard .. ':usage', 'MAXLEN', '~', request.stream_length, '*', unpack(record))
-  if reservation.receipts then
-    local receipt = usage.receipt ~= '' and usage.receipt or receipt_of_lost(reservation)
+  local receipt = usage.outcome == 'lost' and receipt_of_lost(reservation) or usage.receipt
+  if reservation.receipts and receipt and receipt ~= '' then
     keep_receipt(shard .. ':receipts:' .. key_id, tonumber(time[1]), reservation.request_id, receipt,
       reservation.receipts)
   end
@@ -105,7 +105,7 @@ local function end_expired_reservations()
     if not reservation then
       redis.call('ZREM', slots, id)
     elseif id ~= request.id then
-      finish(id, reservation, {cached = reservation.cached or 0, reasoning = 0, outcome = 'lost', receipt = ''})
+      finish(id, reservation, {cached = reservation.cached or 0, reasoning = 0, outcome = 'lost'})
       remember(id, reservation, false)
     end
   end
