@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
@@ -30,6 +30,8 @@ SECONDS: Final = 86_400
 """How long a receipt can be read."""
 MOST_WAITING: Final = 1000
 """The most receipts that wait to be written; further ones are dropped."""
+MOST_REJECTED: Final = 50
+"""The most receipts of requests without a settlement that are kept for a key, so that they displace no others."""
 _AT_ONCE: Final = 100
 _PAGE: Final = 200
 _KEEP: Final = Script(
@@ -48,10 +50,11 @@ class Receipts:
     """Writes receipts of requests that had no settlement, and reads all. `open` and `close` it."""
 
     def __init__(self, link: RedisLink, *, most: int) -> None:
-        """Keep the latest `most` receipts of each key; none if it is 0."""
+        """Keep receipts, at most `most` of each key and MOST_REJECTED; none if it is 0."""
         self._link: Final = link
-        self._most: Final = most
+        self._most: Final = min(most, MOST_REJECTED)
         self._waiting: Final[deque[tuple[str, str, str]]] = deque()
+        self._waiting_of: Final[Counter[str]] = Counter()
         self._has_work: Final = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -74,7 +77,9 @@ class Receipts:
         if self._link.rejection is not None:
             # A full Redis needs its memory for admissions and usage.
             return
-        if len(self._waiting) < MOST_WAITING:
+        # More would not be kept, and one key must not drop those of others.
+        if len(self._waiting) < MOST_WAITING and self._waiting_of[record.key_id] < self._most:
+            self._waiting_of[record.key_id] += 1
             receipt = receipt_of(record, outcome=record.outcome or outcome_of(record.status))
             self._waiting.append((record.key_id, record.request_id, receipt.decode()))
             self._has_work.set()
@@ -88,11 +93,16 @@ class Receipts:
     async def _write(self) -> None:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
+            self._waiting_of.subtract(key_id for key_id, _, _ in batch)
             for key_id in dict.fromkeys(key_id for key_id, _, _ in batch):
+                if not self._waiting_of[key_id]:
+                    del self._waiting_of[key_id]
                 arguments = [part for owner, *parts in batch if owner == key_id for part in parts]
                 # Receipts of requests that used nothing may be lost while Redis is away.
                 with suppress(RedisAwayError):
-                    await self._link.run(partial(_keep, name=name_of(key_id), most=self._most, arguments=arguments))
+                    await self._link.run(
+                        partial(_keep, name=rejected_name_of(key_id), most=self._most, arguments=arguments)
+                    )
 
 
 async def _keep(redis: Redis, *, name: str, most: int, arguments: list[str]) -> None:
@@ -100,8 +110,13 @@ async def _keep(redis: Redis, *, name: str, most: int, arguments: list[str]) -> 
 
 
 def name_of(key_id: str) -> str:
-    """Return the name of the hash with a key's receipts."""
+    """Return the name of the hash with the receipts of a key's requests that were settled."""
     return f"vilix:{{{shard_of_key(key_id)}}}:receipts:{key_id}"
+
+
+def rejected_name_of(key_id: str) -> str:
+    """Return the name of the hash with the receipts of a key's requests that had no settlement."""
+    return f"{name_of(key_id)}:rejected"
 
 
 async def find(redis: Redis, key_ids: Iterable[str], request_id: str) -> tuple[str, dict[str, Any]] | None:
@@ -113,13 +128,17 @@ async def find(redis: Redis, key_ids: Iterable[str], request_id: str) -> tuple[s
     # A cluster has no single clock, and a few seconds do not matter here.
     oldest = time.time() - SECONDS
     for first in range(0, len(ids), _PAGE):
-        page = ids[first : first + _PAGE]
+        page = [
+            (key_id, name)
+            for key_id in ids[first : first + _PAGE]
+            for name in (name_of(key_id), rejected_name_of(key_id))
+        ]
         async with redis.pipeline(transaction=False) as pipeline:
-            for key_id in page:
-                pipeline.hget(name_of(key_id), request_id)
-                pipeline.zscore(f"{name_of(key_id)}:at", request_id)
+            for _, name in page:
+                pipeline.hget(name, request_id)
+                pipeline.zscore(f"{name}:at", request_id)
             replies = await pipeline.execute()
-        for key_id, receipt, at in zip(page, replies[::2], replies[1::2], strict=True):
+        for (key_id, _), receipt, at in zip(page, replies[::2], replies[1::2], strict=True):
             if receipt is not None and at is not None and float(at) > oldest:
                 found.append((float(at), key_id, receipt))
     if not found:

@@ -21,6 +21,7 @@ from services.gateway.tenancy.prices import ModelPrice
 from services.gateway.tenancy.receipts import Receipts
 from services.gateway.tenancy.reservation import Reservations
 from services.gateway.tenancy.token_estimate import TokenEstimate
+from tests.support.waits import until
 
 MOST = 3
 ESTIMATE = TokenEstimate(model="m", prompt=4, output=10, max_output=10)
@@ -121,6 +122,7 @@ async def test_a_request_that_was_not_admitted_has_a_receipt(redis: Redis, key: 
         record = RequestRecord(f"r{number}", "POST", status=400, key_id=key.id)
         writer.end(record)
         writer.end(record)
+        await until(lambda: not writer._waiting)
     unknown = RequestRecord("unknown", "POST", status=401)
     writer.end(unknown)
     await writer.close()
@@ -129,6 +131,20 @@ async def test_a_request_that_was_not_admitted_has_a_receipt(redis: Redis, key: 
     assert receipt is not None
     assert (receipt["outcome"], receipt["status"]) == ("rejected", 400)
     assert "cost" not in receipt
+
+
+async def test_rejected_requests_displace_no_receipts_of_others(redis: Redis, key: Key, subject: Subject) -> None:
+    await settle(redis, subject, "served", {"served": True})
+    other, _ = await keys.create(redis, name="other")
+    writer = Receipts(RedisLink(redis, timeout=5.0), most=MOST)
+    for number in range(2 * receipts.MOST_WAITING):
+        writer.end(RequestRecord(f"r{number}", "POST", status=400, key_id=key.id))
+    writer.end(RequestRecord("of another key", "POST", status=400, key_id=other.id))
+    await writer.close()
+    assert await found(redis, key, "served") == {"served": True}
+    assert await found(redis, other, "of another key") is not None
+    assert await redis.hlen(receipts.rejected_name_of(key.id)) == MOST
+    assert receipts.MOST_REJECTED < receipts.MOST_WAITING
 
 
 async def test_while_redis_rejects_writes_there_are_no_receipts(redis: Redis, key: Key, subject: Subject) -> None:
@@ -146,7 +162,7 @@ async def test_while_redis_rejects_writes_there_are_no_receipts(redis: Redis, ke
     reservation = reservations.admitted(subject, ESTIMATE, identity, decision)
     reservation.record = RequestRecord("served", "POST", status=200, key_id=key.id)
     await reservation.settle(Outcome.COMPLETE)
-    assert await redis.exists(receipts.name_of(key.id)) == 0
+    assert await redis.exists(receipts.name_of(key.id), receipts.rejected_name_of(key.id)) == 0
     assert await redis.xlen(f"vilix:{{{key.shard}}}:usage") == 1, "its usage is recorded"
 
 
