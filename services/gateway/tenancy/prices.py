@@ -48,11 +48,11 @@ class ModelPrice(Currency):
     completion: int
 
     def cost(self, tokens: Tokens) -> int:
-        """Return the cost of a request, rounded to the nearest unit, halves up, as money.lua does."""
+        """Return the cost of a request, rounded up to a whole unit, as money.lua does."""
         prompt = tokens.prompt or 0
         cached = min(tokens.cached, prompt)
         exact = (prompt - cached) * self.prompt + cached * self.cached + tokens.completion * self.completion
-        return (exact + MILLION // 2) // MILLION
+        return -(-exact // MILLION)
 
 
 class Tokens(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,7 +37,7 @@ class Reservation:
         cached = min(self.cached, self.prompt + prompt)
         exact = (self.prompt + prompt - cached) * self.prices["prompt"] + cached * self.prices["cached"]
         exact += (self.completion + completion) * self.prices["completion"]
-        return int(Fraction(exact, 1_000_000) + Fraction(1, 2))
+        return math.ceil(Fraction(exact, 1_000_000))
 
     @property
     def held(self) -> int:
@@ -121,7 +122,7 @@ class ReferenceLimits:
     def money_rejections(self, model: str, cost: int, now: int) -> dict[str, set[tuple[str, int]]]:
         found: dict[str, set[tuple[str, int]]] = {}
         for (period, scope), left in self.money_left(model, now).items():
-            if cost > left:
+            if cost > left or (left <= 0 and any(self.prices[model].values())):
                 found.setdefault(period, set()).add((scope, -1))
         return found
 

@@ -48,6 +48,23 @@ async def test_a_budget_admits_what_fits_to_the_unit(redis: Redis, *, period: st
     assert await admits(redis, free, "free") is None, "a model without a price costs nothing"
 
 
+@pytest.mark.parametrize("period", COSTS)
+async def test_a_used_up_budget_admits_no_small_request(redis: Redis, *, period: str) -> None:
+    key, _ = await keys.create(redis, name="shop")
+    cheap = ModelPrice(currency="USD", decimals=6, prompt=20_000, cached=0, completion=0)
+    subject = subject_of(key, of_model=False, price=cheap, **{period: 2})
+    for name in ("first", "second"):
+        assert await admits(redis, subject, name) is None
+        produced = Produced(3)
+        await limits_script.settle(redis, subject, ReservationId(name, "", 6.0), produced, outcome=Outcome.COMPLETE)
+    assert await admits(redis, subject, "third") == period, "each small request has cost a unit"
+    empty = TokenEstimate(model="m", prompt=0, output=0, max_output=0)
+    decision = await limits_script.admit(redis, subject, empty, ReservationId("empty", "", 6.0))
+    assert decision.rejection is not None, "nothing is left"
+    zero = subject_of(key, of_model=False, price=ModelPrice("USD", 6, 0, 0, 0), **{period: 2})
+    assert await admits(redis, zero, "free") is None
+
+
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     price=st.builds(lambda *of: ModelPrice("USD", 6, *of), units, units, units),

@@ -32,17 +32,17 @@ def price(prompt: int, cached: int, completion: int) -> ModelPrice:
 
 
 @given(st.builds(price, units, units, units), st.builds(Produced, tokens, tokens, tokens))
-def test_a_cost_is_the_nearest_integer_to_the_exact_one(of: ModelPrice, produced: Produced) -> None:
+def test_a_cost_is_the_exact_one_rounded_up(of: ModelPrice, produced: Produced) -> None:
     prompt = produced.prompt or 0
     cached = min(produced.cached, prompt)
     exact = Fraction((prompt - cached) * of.prompt + cached * of.cached + produced.completion * of.completion, 10**6)
     cost = of.cost(produced)
-    assert Fraction(-1, 2) < cost - exact <= Fraction(1, 2)
+    assert 0 <= cost - exact < 1
 
 
-@pytest.mark.parametrize(("completion", "cost"), [(0, 0), (1, 1), (2, 1), (3, 2), (4, 2)])
-def test_half_a_unit_is_rounded_up(completion: int, cost: int) -> None:
-    assert price(0, 0, 500_000).cost(Produced(completion=completion)) == cost
+@pytest.mark.parametrize(("completion", "cost"), [(0, 0), (1, 1), (4, 1), (5, 2), (8, 2)])
+def test_a_part_of_a_unit_costs_a_unit(completion: int, cost: int) -> None:
+    assert price(0, 0, 250_000).cost(Produced(completion=completion)) == cost
 
 
 def test_a_prompt_that_was_not_counted_costs_nothing() -> None:

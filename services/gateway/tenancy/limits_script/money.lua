@@ -5,10 +5,10 @@ local MILLION = 1000000
 local WEEK_SECONDS = 15 * 86400
 local COSTS = {'monthly_cost', 'weekly_cost', 'daily_cost'}
 
--- Return the cost of tokens, rounded to the nearest unit, halves up, as prices.py does. All numbers are below 2^53: a
+-- Return the cost of tokens, rounded up to a whole unit, as prices.py does. All numbers are below 2^53: a
 -- price has at most 10 digits, and of each number of tokens only the rest of a million is multiplied with more.
 local function cost_of(prices, prompt, cached, completion)
-  local units, millionths = 0, MILLION / 2
+  local units, millionths = 0, MILLION - 1
   local function add(tokens, price)
     local rest = math.fmod(tokens, MILLION)
     units = units + (tokens - rest) / MILLION * price
@@ -49,11 +49,15 @@ local function money_left(period, scope)
   return limit and limit - spent(period, scope) - number_of('reserved_cost' .. scope.suffix)
 end
 
--- Return the limit of a scope that does not allow to spend `amount`.
+local function costs_something(prices)
+  return prices.prompt > 0 or prices.cached > 0 or prices.completion > 0
+end
+
+-- Return the limit of a scope that does not allow to spend `amount`, or that has nothing left for a model with a price.
 local function money_rejection(scope, amount)
   for _, period in ipairs(COSTS) do
     local left = money_left(period, scope)
-    if left and amount > left then
+    if left and (amount > left or left <= 0 and costs_something(request.prices)) then
       return {limit = period, scope = scope.name, wait = -1}
     end
   end
