@@ -337,3 +337,33 @@ def test_a_reservation_of_an_earlier_gateway_is_shortened_after_the_clock_went_b
 ) -> None:
     run_at(earlier_gateway, BEGINNING - 2 * MINUTE, "peek", estimate=1, output=0, duration=DURATION)
     assert earlier_gateway.zscore(f"{NAME}:slots", "r") == BEGINNING - 2 * MINUTE + DURATION
+
+
+PRICES = {"prompt": 10**6, "cached": 10**5, "completion": 2 * 10**6, "currency": "USD", "decimals": 6}
+
+
+def begin_priced(client: sync_redis.Redis, reservation_id: str, model: str = "a") -> dict[str, Any]:
+    """Admit and renew a request with prices that has used 10 and 5 tokens. Return the arguments of its operations."""
+    more = {"id": reservation_id, "duration": DURATION, "prices": PRICES, "model": model}
+    assert run_at(client, BEGINNING, "admit", **more, estimate=20, output=15)["admitted"]
+    run_at(client, BEGINNING + 1, "renew", **more, prompt=10, cached=0, completion=5, reserve=15)
+    return more
+
+
+def end_as_an_earlier_gateway(client: sync_redis.Redis, reservation_id: str, model: str = "a") -> None:
+    """End an expired reservation as gateways did that knew no prices."""
+    client.hdel(f"{NAME}:leases", reservation_id)
+    for slots in (f"{NAME}:slots", f"{NAME}:slots:{model}"):
+        client.zrem(slots, reservation_id)
+    client.set(f"{NAME}:settled:{reservation_id}", json.dumps({"prompt": 10, "completion": 5, "final": False}))
+
+
+def test_a_late_settlement_is_charged_once_though_an_earlier_gateway_has_ended_it(
+    earlier_gateway: sync_redis.Redis,
+) -> None:
+    more = begin_priced(earlier_gateway, "priced")
+    end_as_an_earlier_gateway(earlier_gateway, "priced")
+    settled = {"prompt": 10, "completion": 6, "cached": 0, "reasoning": 0, "outcome": "complete"}
+    run_at(earlier_gateway, BEGINNING + 2, "settle", **more, **settled)
+    (spent,) = [earlier_gateway.hget(name, "spent") for name in earlier_gateway.keys("*:usage:key_test:????-??")]  # type: ignore[union-attr]
+    assert spent == "22"

@@ -114,11 +114,17 @@ end
 -- Return a reservation for a request that has none: a new request, or one whose reservation expired during a pause of
 -- its gateway or was lost by Redis.
 local function new_reservation(memory)
+  local cached, cost = memory and memory.cached, memory and memory.cost
+  if memory and request.prices and not cost then
+    -- A gateway of an earlier version has ended the reservation and remembered its tokens alone.
+    cached = cached or math.min(request.cached or 0, memory.prompt)
+    cost = cost_of(request.prices, memory.prompt, cached, memory.completion)
+  end
   return {
     model = request.model, owner = request.owner, request_id = request.request_id, counted = memory and true or false,
     prompt = memory and memory.prompt or 0, completion = memory and memory.completion or 0, estimate = 0, output = 0,
     receipts = request.receipts, at = request.receipts and tonumber(time[1]), prices = request.prices,
-    cost = memory and memory.cost, cached = memory and memory.cached, counted_cached = memory and memory.cached,
+    cost = cost, cached = cached, counted_cached = memory and memory.cached,
   }
 end
 
