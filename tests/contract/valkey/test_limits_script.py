@@ -367,3 +367,16 @@ def test_a_late_settlement_is_charged_once_though_an_earlier_gateway_has_ended_i
     run_at(earlier_gateway, BEGINNING + 2, "settle", **more, **settled)
     (spent,) = [earlier_gateway.hget(name, "spent") for name in earlier_gateway.keys("*:usage:key_test:????-??")]  # type: ignore[union-attr]
     assert spent == "22"
+
+
+def test_money_that_an_earlier_gateway_has_not_released_is_free_once_nothing_runs(
+    earlier_gateway: sync_redis.Redis,
+) -> None:
+    run_at(earlier_gateway, BEGINNING + 2 * DURATION, "show")
+    begin_priced(earlier_gateway, "first", "b")
+    end_as_an_earlier_gateway(earlier_gateway, "first", "b")
+    assert earlier_gateway.hget(NAME, "reserved_cost:b") == "20"
+    limits = {"limits": {"daily_cost": 60}, "model_limits": {"daily_cost": 60}, "prices": PRICES}
+    scopes = run_at(earlier_gateway, BEGINNING + 2, "show", **limits)["scopes"]
+    assert [int(scope["reserved_cost"]) for scope in scopes.values()] == [0, 0]
+    assert not [field for field in earlier_gateway.hkeys(NAME) if field.startswith("reserved_cost")]  # type: ignore[union-attr]

@@ -149,6 +149,9 @@ if request.fingerprint and is_stale(request.fingerprint) then
 end
 shorten_reservations()
 end_expired_reservations()
+if request.prices then
+  release_leaked_money()
+end
 if operation == 'admit' then
   return admit()
 elseif operation == 'peek' then

@@ -36,6 +36,18 @@ local function receipt_of_lost(reservation)
   })
 end
 
+-- Release money that no reservation holds: a gateway of an earlier version that ends the reservation of a dead one leaves
+-- it. While another request of the key runs, it stays reserved.
+local function release_leaked_money()
+  if redis.call('ZCARD', slots) == 0 and redis.call('HEXISTS', state, 'reserved_cost') == 1 then
+    for _, field in ipairs(redis.call('HKEYS', state)) do
+      if field == 'reserved_cost' or string.sub(field, 1, 14) == 'reserved_cost:' then
+        redis.call('HDEL', state, field)
+      end
+    end
+  end
+end
+
 -- End a reservation: release its slot and its tokens, and write its only usage record.
 local function finish(id, reservation, usage)
   redis.call('HDEL', reservations, id)
@@ -47,10 +59,6 @@ local function finish(id, reservation, usage)
   reserve(reservation.model, -reservation.estimate - reservation.output)
   reservation.estimate, reservation.output, reservation.cached = 0, 0, usage.cached
   account(reservation)
-  if reservation.prices and redis.call('ZCARD', slots) == 0 then
-    -- A gateway of an earlier version that ends the reservation of a dead one does not release its money.
-    redis.call('HDEL', state, 'reserved_cost', 'reserved_cost:' .. reservation.model)
-  end
   if not reservation.counted then
     count('requests', reservation.model, 1)
   end
