@@ -105,7 +105,7 @@ class ReferenceLimits:
 
     def spent(self, period: str, model: str | None, now: int) -> int:
         same = _PERIODS[period]
-        return sum(n for when, whose, n in self.costs if model in (None, whose) and same(when) == same(now))
+        return max(0, sum(n for when, whose, n in self.costs if model in (None, whose) and same(when) == same(now)))
 
     def reserved_cost(self, model: str | None) -> int:
         return sum(each.held for each in self.reservations.values() if model in (None, each.model))

@@ -380,3 +380,15 @@ def test_money_that_an_earlier_gateway_has_not_released_is_free_once_nothing_run
     scopes = run_at(earlier_gateway, BEGINNING + 2, "show", **limits)["scopes"]
     assert [int(scope["reserved_cost"]) for scope in scopes.values()] == [0, 0]
     assert not [field for field in earlier_gateway.hkeys(NAME) if field.startswith("reserved_cost")]  # type: ignore[union-attr]
+
+
+def test_a_refund_after_the_end_of_a_day_makes_no_budget_larger(earlier_gateway: sync_redis.Redis) -> None:
+    run_at(earlier_gateway, BEGINNING + 2 * DURATION, "show")
+    more = begin_priced(earlier_gateway, "r2")
+    settled = {"prompt": 10, "completion": 5, "cached": 10, "reasoning": 0, "outcome": "complete"}
+    tomorrow = BEGINNING + 11 * MINUTE
+    run_at(earlier_gateway, tomorrow, "settle", **more, **settled)
+    limits = {"limits": {"daily_cost": 10}, "prices": PRICES}
+    assert int(run_at(earlier_gateway, tomorrow, "show", **limits)["scopes"]["key"]["daily_cost"]) == 0
+    rejected = run_at(earlier_gateway, tomorrow, "admit", **more | limits | {"id": "r3"}, estimate=11, output=0)
+    assert not rejected["admitted"]

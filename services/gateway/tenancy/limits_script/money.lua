@@ -38,9 +38,11 @@ local function spending(period)
   return string.format('%s:week:%04d-%02d-%02d', shard .. ':usage:' .. key_id, date(days - (days + 3) % 7))
 end
 
+-- Return what was spent in a period. A refund after the end of a period may exceed what was spent since; it makes no
+-- budget larger.
 local function spent(period, scope)
   local field = scope.name == 'key' and 'spent' or 'cost:' .. request.model
-  return tonumber(redis.call('HGET', spending(period), field) or 0)
+  return math.max(0, tonumber(redis.call('HGET', spending(period), field) or 0))
 end
 
 -- Return what is left of a budget in money; nil without one.
