@@ -209,8 +209,8 @@ class LimitsMachine(RuleBasedStateMachine):
                 assert seen["daily"] == self.model.used("daily", only, self.now)
                 assert seen["monthly"] == self.model.used("monthly", only, self.now)
                 for period in set(COSTS) & its_limits.keys():
-                    assert seen[period] == self.model.spent(period, only, self.now)
-                    assert seen["reserved_cost"] == self.model.reserved_cost(only)
+                    assert int(seen[period]) == self.model.spent(period, only, self.now)
+                    assert int(seen["reserved_cost"]) == self.model.reserved_cost(only)
                 if "rpm" in its_limits:
                     filled = self.model.level(self.model.requests, its_limits["rpm"], only, self.now)
                     assert seen["requests"] == max(0, (its_limits["rpm"] - filled) // 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -63,6 +65,17 @@ async def test_a_used_up_budget_admits_no_small_request(redis: Redis, *, period:
     assert decision.rejection is not None, "nothing is left"
     zero = subject_of(key, of_model=False, price=ModelPrice("USD", 6, 0, 0, 0), **{period: 2})
     assert await admits(redis, zero, "free") is None
+
+
+async def test_large_amounts_are_reported_to_the_unit(redis: Redis) -> None:
+    key, _ = await keys.create(redis, name="shop")
+    subject = subject_of(key, of_model=False, daily_cost=10**13)
+    now = datetime.now(UTC)
+    amount = 2**53 - 1
+    for day in (now, now + timedelta(days=1)):
+        await redis.hset(f"vilix:{{{key.shard}}}:usage:{key.id}:{day:%Y-%m-%d}", "spent", amount)
+    daily = (await limits_script.show(redis, subject)).scopes["key"].daily_cost
+    assert (type(daily), daily) == (int, amount)
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

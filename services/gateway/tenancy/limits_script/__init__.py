@@ -264,7 +264,11 @@ def _decision(result: dict[str, Any]) -> Decision:
     rejection = result.get("rejection")
     return Decision(
         seconds=result["seconds"],
-        scopes={name: Scope(**scope) for name, scope in result["scopes"].items()},
+        scopes={
+            # Amounts of money come as text.
+            name: Scope(**{field: int(value) for field, value in scope.items()})
+            for name, scope in result["scopes"].items()
+        },
         rejection=Rejection(**rejection) if rejection else None,
         ahead=result.get("ahead"),
     )

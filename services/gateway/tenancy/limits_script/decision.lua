@@ -78,7 +78,9 @@ local function report(result)
       values.slots, values.daily, values.monthly = running(scope), used('daily', scope), used('monthly', scope)
       for _, period in ipairs(COSTS) do
         if limits[period] then
-          values[period], values.reserved_cost = spent(period, scope), number_of('reserved_cost' .. scope.suffix)
+          -- As text, because JSON's numbers are written with 14 digits here.
+          values[period] = integer(spent(period, scope))
+          values.reserved_cost = integer(number_of('reserved_cost' .. scope.suffix))
         end
       end
     end
