@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 _PADDING = 2
+_FORMATTING = "\u00a0\u200c\u200d"
+"""A space without a break, and the joiners of Persian and other scripts."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,14 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, emp
     console.print(make_table(columns, rows, width=console.width))
 
 
+def printable(text: str) -> str:
+    """Return a text without characters that control a terminal, such as escapes and changes of direction."""
+    return "".join(each if each.isprintable() or each in _FORMATTING else "\ufffd" for each in text)
+
+
 def make_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: int) -> Table:
     """Return a table whose columns fit `width`, as far as their text may be folded."""
+    rows = [[printable(text) for text in row] for row in rows]
     shown = list(range(len(columns)))
     while _least_width(columns, rows, shown) > width:
         least = max(shown, key=lambda index: columns[index].rank)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from rich.console import Console
 
+from services.cli.json_output import print_json
 from services.cli.table import Column, make_table, print_table
 
 COLUMNS = (Column("id"), Column("first", rank=1), Column("second", rank=2), Column("limits", folds=True))
@@ -30,6 +33,19 @@ def test_markup_in_a_cell_is_shown_as_it_is() -> None:
     console = Console(width=80, record=True)
     console.print(make_table((Column("name"),), [("[bold]x[/]",)], width=80))
     assert "[bold]x[/]" in console.export_text()
+
+
+def test_no_cell_and_no_json_controls_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "a\x1b[2J\x07\x9b31m\u202eb\nc می\u200cشود"
+    console = Console(width=80, record=True)
+    console.print(make_table((Column("name"),), [(hostile,)], width=80))
+    assert "a\ufffd[2J\ufffd\ufffd31m\ufffdb\ufffdc می\u200cشود" in console.export_text()
+    capsys.readouterr()
+    print_json({"name": hostile})
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {"name": hostile}
+    assert not any("\x7f" <= each <= "\x9f" or each in "\x1b\u202e" for each in printed)
+    assert "می" in printed
 
 
 def test_an_empty_table_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
