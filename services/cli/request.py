@@ -12,7 +12,7 @@ from services.cli.failure import fail
 from services.cli.json_output import AsJson, print_json
 from services.cli.redis_access import RedisUrl, run
 from services.cli.stack_state import RUN_DIR, StateDir
-from services.cli.table import Column, print_table
+from services.cli.table import Column, print_table, printable
 from services.gateway.tenancy import receipts
 from services.gateway.tenancy.key import Key
 
@@ -46,7 +46,11 @@ def request(
     async def find(redis: Any) -> tuple[Key, dict[str, Any]] | None:
         return await receipts.find_of_any(redis, request_id, name_or_id=key)
 
-    found = run(redis_url, state_dir, find)
+    try:
+        found = run(redis_url, state_dir, find)
+    except receipts.SharedIdError as error:
+        names = ", ".join(f"{owner.name} ({owner.id})" for owner in error.owners)
+        fail(f"several keys have made a request {request_id!r}: choose one with --key: {printable(names)}")
     if found is None:
         fail(f"there is no receipt of a request {request_id!r}; receipts are kept for a day")
     owner, receipt = found

@@ -40,9 +40,9 @@ class OwnRequest:
             found = await self._link.run(lambda redis: receipts.find(redis, [key.id], request_id))
         except RedisAwayError:
             raise unavailable(Message("receipt_not_read")) from None
-        if found is None:
+        if key.id not in found:
             raise not_found(Message("request_not_found", value=shown(request_id)), code="request_not_found")
-        return Response(orjson.dumps(document(found[1])), media_type="application/json")
+        return Response(orjson.dumps(document(found[key.id])), media_type="application/json")
 
 
 def document(receipt: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -119,12 +119,20 @@ def rejected_name_of(key_id: str) -> str:
     return f"{name_of(key_id)}:rejected"
 
 
-async def find(redis: Redis, key_ids: Iterable[str], request_id: str) -> tuple[str, dict[str, Any]] | None:
-    """Return the latest receipt of a request that one of the keys has made in the last day, and the key's id.
+class SharedIdError(Exception):
+    """Several keys have made requests with one id."""
+
+    def __init__(self, owners: Sequence[Key]) -> None:
+        super().__init__(owners)
+        self.owners: Final = owners
+
+
+async def find(redis: Redis, key_ids: Iterable[str], request_id: str) -> dict[str, dict[str, Any]]:
+    """Return the latest receipts of the requests with an id that keys have made in the last day, by the keys' ids.
 
     Clients choose the ids of requests, so several requests may have one. Raises RedisError.
     """
-    ids, found = list(key_ids), list[tuple[float, str, str]]()
+    ids, found = list(key_ids), dict[str, tuple[float, str]]()
     # A cluster has no single clock, and a few seconds do not matter here.
     oldest = time.time() - SECONDS
     for first in range(0, len(ids), _PAGE):
@@ -139,22 +147,22 @@ async def find(redis: Redis, key_ids: Iterable[str], request_id: str) -> tuple[s
                 pipeline.zscore(f"{name}:at", request_id)
             replies = await pipeline.execute()
         for (key_id, _), receipt, at in zip(page, replies[::2], replies[1::2], strict=True):
-            if receipt is not None and at is not None and float(at) > oldest:
-                found.append((float(at), key_id, receipt))
-    if not found:
-        return None
-    _, key_id, text = max(found)
-    return key_id, orjson.loads(text)
+            if receipt is not None and at is not None and float(at) > max(oldest, found.get(key_id, (0.0, ""))[0]):
+                found[key_id] = (float(at), receipt)
+    return {key_id: orjson.loads(receipt) for key_id, (_, receipt) in found.items()}
 
 
 async def find_of_any(
     redis: Redis, request_id: str, *, name_or_id: str | None = None
 ) -> tuple[Key, dict[str, Any]] | None:
-    """Return the latest receipt of a request of one key or, without a name, of all valid keys, and the key.
+    """Return the latest receipt of a request of one key or, without a name, of any valid key, and the key.
 
-    It asks for every key. Raises LookupError for a key that does not exist, and RedisError.
+    It asks for every key. Raises LookupError for a key that does not exist, SharedIdError, and RedisError.
     """
     found_keys = await keys.list_all(redis) if name_or_id is None else [await keys.get(redis, name_or_id)]
     by_id = {key.id: key for key in found_keys}
     found = await find(redis, by_id, request_id)
-    return None if found is None else (by_id[found[0]], found[1])
+    if len(found) > 1:
+        # Any of them may have chosen the id of another one's request.
+        raise SharedIdError([by_id[key_id] for key_id in found])
+    return next(((by_id[key_id], receipt) for key_id, receipt in found.items()), None)

@@ -33,6 +33,20 @@ def test_a_receipt_is_shown_as_a_table_and_as_json(url: str) -> None:
     assert found == {"key": key_id, "key_name": "shop", "receipt": receipt}
 
 
+def test_an_id_of_two_keys_needs_an_option(url: str) -> None:
+    names = ("first", "second")
+    ids = [json.loads(vilix("keys", "create", "--name", name, "--json").stdout)["id"] for name in names]
+    with sync_redis.Redis.from_url(url) as client:
+        seconds, _ = client.time()  # type: ignore[misc]  # its type says that it may be awaited
+        for key_id in ids:
+            client.hset(name_of(key_id), "chosen", json.dumps({"id": "chosen"}))
+            client.zadd(f"{name_of(key_id)}:at", {"chosen": seconds})
+    shared = vilix("request", "chosen")
+    assert (shared.exit_code, shared.stdout) == (1, "")
+    assert all(name in shared.stderr for name in names)
+    assert json.loads(vilix("request", "chosen", "--key", "second", "--json").stdout)["key"] == ids[1]
+
+
 def test_an_unknown_request_is_an_error() -> None:
     unknown = vilix("request", "req-2")
     assert (unknown.exit_code, unknown.stdout) == (1, "")

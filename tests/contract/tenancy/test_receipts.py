@@ -136,6 +136,21 @@ def worker_address(found: dict[str, Any]) -> str:
     return str(address)
 
 
+async def test_support_is_asked_for_the_key_of_an_id_that_two_have_chosen(
+    gateways: list[str], worker: CountingWorker, new_key: NewKey, admin: httpx.AsyncClient
+) -> None:
+    both = [await new_key(), await new_key()]
+    for _, secret in both:
+        async with client_of(gateways[0], secret) as client:
+            await client.post(URL, json=body(1), headers={"x-request-id": "chosen"})
+            await receipt_of(client, "chosen")
+    shared = await admin.get("/admin/v1/requests/chosen")
+    assert (shared.status_code, shared.json()["error"]["code"]) == (409, "request_of_several_keys")
+    for key, _ in both:
+        assert key.id in shared.json()["error"]["message"]
+        assert (await admin.get("/admin/v1/requests/chosen", params={"key": key.id})).json()["key"] == key.id
+
+
 async def test_a_background_response_has_one_receipt(
     gateways: list[str], worker: CountingWorker, new_key: NewKey, redis: Redis
 ) -> None:

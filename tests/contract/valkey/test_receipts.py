@@ -48,7 +48,7 @@ def subject(key: Key) -> Subject:
 
 async def found(redis: Redis, key: Key, name: str) -> dict[str, Any] | None:
     result = await receipts.find(redis, [key.id], name)
-    return None if result is None else result[1]
+    return result.get(key.id)
 
 
 async def test_the_latest_receipts_of_a_key_are_kept(redis: Redis, key: Key, subject: Subject) -> None:
@@ -172,3 +172,13 @@ async def test_operators_find_the_receipt_of_any_key(redis: Redis, key: Key, sub
     assert await receipts.find_of_any(redis, "r") == (other, {"of": "other"})
     assert await receipts.find_of_any(redis, "r", name_or_id="shop") is None
     assert await receipts.find_of_any(redis, "unknown") is None
+
+
+async def test_an_id_of_two_keys_needs_the_name_of_one(redis: Redis, key: Key, subject: Subject) -> None:
+    other, _ = await keys.create(redis, name="other")
+    await settle(redis, subject, "r", {"of": "shop"})
+    await settle(redis, Subject(other, "m", UNLIMITED, UNLIMITED), "r", {"of": "other"})
+    with pytest.raises(receipts.SharedIdError) as raised:
+        await receipts.find_of_any(redis, "r")
+    assert {owner.name for owner in raised.value.owners} == {"shop", "other"}
+    assert await receipts.find_of_any(redis, "r", name_or_id="shop") == (key, {"of": "shop"})
