@@ -38,9 +38,10 @@ _KEEP: Final = Script(
     (Path(__file__).parent / "limits_script" / "receipts.lua").read_text()
     + """
 -- KEYS[1]: the receipts of a key. ARGV[1]: the most that are kept. ARGV[2..]: request ids, each with its receipt.
-local time = tonumber(redis.call('TIME')[1])
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 for index = 2, #ARGV, 2 do
-  keep_receipt(KEYS[1], time, ARGV[index], ARGV[index + 1], tonumber(ARGV[1]))
+  keep_receipt(KEYS[1], now, ARGV[index], ARGV[index + 1], tonumber(ARGV[1]))
 end
 """
 )

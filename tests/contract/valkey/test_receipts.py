@@ -73,6 +73,18 @@ async def test_a_receipt_is_unknown_after_a_day_and_removed_by_the_next(
     assert await redis.hkeys(name) == ["new"]
 
 
+async def test_new_receipts_are_kept_after_the_clock_went_back(redis: Redis, key: Key, subject: Subject) -> None:
+    for number in range(MOST):
+        await settle(redis, subject, f"z{number}", {})
+        await redis.zincrby(f"{receipts.name_of(key.id)}:at", 3600, f"z{number}")
+    for number in range(MOST):
+        await settle(redis, subject, f"r{number}", {"number": number})
+    assert [await found(redis, key, f"r{number}") for number in range(MOST)] == [
+        {"number": number} for number in range(MOST)
+    ]
+    assert await redis.zcard(f"{receipts.name_of(key.id)}:at") == MOST
+
+
 async def test_a_repeated_settlement_keeps_the_first_receipt(redis: Redis, key: Key, subject: Subject) -> None:
     for number in range(2):
         await settle(redis, subject, "r", {"number": number})

@@ -36,8 +36,8 @@ local function receipt_of_lost(reservation)
   })
 end
 
--- Release money that no reservation holds: a gateway of an earlier version that ends the reservation of a dead one leaves
--- it. While another request of the key runs, it stays reserved.
+-- Release money that no reservation holds: a gateway of an earlier version that ends the reservation of a dead one does
+-- not release it. While another request of the key runs, it stays reserved.
 local function release_leaked_money()
   if redis.call('ZCARD', slots) == 0 and redis.call('HEXISTS', state, 'reserved_cost') == 1 then
     for _, field in ipairs(redis.call('HKEYS', state)) do
@@ -81,8 +81,7 @@ local function finish(id, reservation, usage)
   redis.call('XADD', shard .. ':usage', 'MAXLEN', '~', request.stream_length, '*', unpack(record))
   local receipt = usage.outcome == 'lost' and receipt_of_lost(reservation) or usage.receipt
   if reservation.receipts and receipt and receipt ~= '' then
-    keep_receipt(shard .. ':receipts:' .. key_id, tonumber(time[1]), reservation.request_id, receipt,
-      reservation.receipts)
+    keep_receipt(shard .. ':receipts:' .. key_id, now / 1000000, reservation.request_id, receipt, reservation.receipts)
   end
 end
 
