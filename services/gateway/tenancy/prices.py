@@ -125,13 +125,21 @@ class Prices:
 
     def __init__(self, path: Path | None) -> None:
         """Read the prices of a YAML file; None for no prices. Raises ValueError and OSError."""
-        self._file: Final[WatchedFile[PriceList | None]] = WatchedFile(path, "prices", read_prices, None)
+        self._currency: Currency | None = None
+        self._file: Final[WatchedFile[PriceList | None]] = WatchedFile(path, "prices", self._read, None)
 
     @property
     def currency(self) -> Currency | None:
         """The currency; None without a file."""
-        content = self._file.content
-        return None if content is None else content.currency
+        return self._currency
+
+    def _read(self, path: Path) -> PriceList:
+        prices = read_prices(path)
+        if self._currency not in (None, prices.currency):
+            # Budgets and sums are numbers without a currency.
+            raise ValueError(f"{path.name} has another currency or other decimals; restart all gateways to change them")
+        self._currency = prices.currency
+        return prices
 
     def open(self, link: RedisLink) -> None:
         """Begin to watch the file for changes, which the audit log behind `link` notes."""

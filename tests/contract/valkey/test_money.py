@@ -90,3 +90,4 @@ async def test_the_script_computes_the_costs_of_prices(redis: Redis, price: Mode
     await limits_script.settle(redis, subject, ReservationId("r", "r", 6.0), produced, outcome=Outcome.COMPLETE)
     ((_, record),) = await redis.xrange(f"vilix:{{{key.shard}}}:usage")
     assert int(record["cost"]) == price.cost(produced)
+    assert (record["currency"], record["decimals"]) == ("USD", "6")

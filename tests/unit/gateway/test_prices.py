@@ -76,6 +76,19 @@ def test_without_a_file_nothing_has_a_price() -> None:
     assert (Prices(None).currency, Prices(None).of("small")) == (None, None)
 
 
+@pytest.mark.parametrize(("old", "new"), [("USD", "EUR"), ("decimals: 6", "decimals: 5")])
+def test_the_currency_does_not_change_at_run_time(tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "prices.yaml"
+    path.write_text(PRICES)
+    prices = Prices(path)
+    path.write_text(PRICES.replace(old, new).replace("600_000", "700_000"))
+    prices._file._read_again()
+    assert (prices.currency, prices.of("small")) == (Currency("USD", 6), price(150_000, 15_000, 600_000))
+    path.write_text(PRICES.replace("600_000", "800_000"))
+    prices._file._read_again()
+    assert prices.of("small") == price(150_000, 15_000, 800_000)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [

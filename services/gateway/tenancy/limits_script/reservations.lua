@@ -76,7 +76,11 @@ local function finish(id, reservation, usage)
     'reasoning_tokens', integer(usage.reasoning), 'outcome', usage.outcome,
   }
   if reservation.prices then
-    record[#record + 1], record[#record + 2] = 'cost', integer(reservation.cost)
+    local prices = reservation.prices
+    for _, each in ipairs({'cost', integer(reservation.cost), 'currency', prices.currency or '',
+      'decimals', integer(prices.decimals or 0)}) do
+      record[#record + 1] = each
+    end
   end
   redis.call('XADD', shard .. ':usage', 'MAXLEN', '~', request.stream_length, '*', unpack(record))
   local receipt = usage.outcome == 'lost' and receipt_of_lost(reservation) or usage.receipt
