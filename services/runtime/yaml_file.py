@@ -16,7 +16,8 @@ def read(path: Path, into: type[M]) -> M:
     """Read the file at `path` as a model of the class `into`.
 
     Raises OSError, and ValueError, whose message is one line and names the line of the file, for an unknown key, an
-    invalid value and a duplicate key. YAML's reader would silently take the last of two equal keys.
+    invalid value and a duplicate key. YAML's reader would silently take the last of two equal keys. Other malformed
+    files are a ValueError without a line.
     """
     text = path.read_text()
     try:
@@ -26,6 +27,11 @@ def read(path: Path, into: type[M]) -> M:
         return into.model_validate(None if root is None else loader.construct_document(root))
     except yaml.YAMLError as error:
         raise ValueError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None
+    except (IndexError, AttributeError, KeyError, TypeError, OverflowError) as error:
+        # PyYAML's constructors raise these for values that do not fit their tags, such as an empty `!!int`.
+        raise ValueError(f"{path.name} has a value that does not fit its tag: {error}") from None
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"]) or "the file"

@@ -109,6 +109,18 @@ def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, problem: str) ->
         read_prices(path)
 
 
+@pytest.mark.parametrize(
+    "value", ['!!int ""', '!!timestamp "x"', '!!bool "x"', "[" * 5000, "{a: " * 5000, '!!float ""'], ids=range(6)
+)
+def test_a_malformed_file_is_an_error_that_leaves_the_prices(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "prices.yaml"
+    path.write_text(PRICES)
+    prices = Prices(path)
+    path.write_text(PRICES.replace("600_000", value))
+    prices._file._read_again()
+    assert prices.of("small") == price(150_000, 15_000, 600_000)
+
+
 def test_a_tier_has_budgets_in_money(tmp_path: Path) -> None:
     path = tmp_path / "tiers.yaml"
     path.write_text("tiers:\n  free: {daily_cost: 5, weekly_cost: 20, models: {small: {monthly_cost: 40}}}\n")
