@@ -24,12 +24,13 @@ class WatchedFile(Generic[T]):
 
     def __init__(self, path: Path | None, name: str, read: Callable[[Path], T], absent: T) -> None:
         """Read a file with `read`. `name` stands in log lines. Raises what `read` does: ValueError and OSError."""
+        self.path: Final = path
+        # Before it is read, so that a change in between is seen later.
+        self._seen = self._stamp()
         self.content: T = read(path) if path else absent
         """Replaced as a whole when the file changes."""
-        self.path: Final = path
         self._name: Final = name
         self._read: Final = read
-        self._seen = self._stamp()
         self._is_noted = False
         """True once the audit log knows this content."""
         self._task: asyncio.Task[None] | None = None

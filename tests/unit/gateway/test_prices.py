@@ -15,6 +15,7 @@ from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.limits_script import Produced
 from services.gateway.tenancy.prices import MAX_PRICE, Currency, ModelPrice, Prices, read_prices
 from services.gateway.tenancy.tiers import Tiers
+from services.gateway.tenancy.watched_file import WatchedFile
 
 PRICES = """
 currency: USD
@@ -119,6 +120,21 @@ def test_a_malformed_file_is_an_error_that_leaves_the_prices(tmp_path: Path, val
     path.write_text(PRICES.replace("600_000", value))
     prices._file._read_again()
     assert prices.of("small") == price(150_000, 15_000, 600_000)
+
+
+def test_a_change_while_a_file_is_read_for_the_first_time_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def read(path: Path) -> str:
+        text = path.read_text()
+        path.write_text("newer")
+        return text
+
+    file = WatchedFile(path, "file", read, "")
+    assert file.content == "old"
+    file._read_again()
+    assert file.content == "newer"
 
 
 def test_a_tier_has_budgets_in_money(tmp_path: Path) -> None:
