@@ -38,6 +38,7 @@ class EngineDescription:
     """An engine's description of itself."""
 
     engine: str
+    version: str
     dimensions: int
     max_input_tokens: int
     normalized: bool
@@ -109,6 +110,7 @@ class ServedModel(worker.ServedModel[ModelSpec, EngineDescription]):
                 raise ValueError(f"the engine says {name}: {description[name]}, and the catalog {expected}")
         return EngineDescription(
             engine=description["engine"],
+            version=description["version"],
             dimensions=description["dimensions"],
             max_input_tokens=description["max_input_tokens"],
             normalized=description["normalized"],

@@ -80,7 +80,11 @@ class EmbeddingsServicer(WorkerServicer[ServedModel], embeddings_service_pb2_grp
 def _served_by(model: ServedModel) -> pb.ServedBy:
     # An engine that has just failed is not described any more, although it has embedded everything.
     engine = model.description
-    return pb.ServedBy(worker=socket.gethostname(), engine=engine.engine if engine is not None else "")
+    return pb.ServedBy(
+        worker=socket.gethostname(),
+        engine=engine.engine if engine is not None else "",
+        engine_version=engine.version if engine is not None else "",
+    )
 
 
 async def _response(request: pb.EmbedRequest, rows: Sequence[Row], vectors: NDArray[float32]) -> pb.EmbedResponse:

@@ -90,7 +90,8 @@ class Embedding:
         tokens = sum(response.token_counts)
         notes, timings = self._record.receipt, response.timings
         notes.last_token_at = time.perf_counter()
-        notes.worker, notes.engine = response.served_by.worker, response.served_by.engine
+        served_by = response.served_by
+        notes.worker, notes.engine, notes.engine_version = served_by.worker, served_by.engine, served_by.engine_version
         phases = {"render": timings.tokenize, "embed": timings.embed}
         notes.worker_ms = milliseconds(phases) if response.HasField("timings") else {}
         self._record.texts = response.count

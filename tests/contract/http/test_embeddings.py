@@ -58,7 +58,7 @@ class ScriptedEmbedder(embeddings_service_pb2_grpc.EmbeddingsServiceServicer):
             dimensions=self.dimensions,
             token_counts=[2] * count,
             timings=pb.Timings(tokenize=Duration(nanos=2_000_000), embed=Duration(nanos=5_500_000)),
-            served_by=pb.ServedBy(worker="pod-1", engine="scripted"),
+            served_by=pb.ServedBy(worker="pod-1", engine="scripted", engine_version="1.2"),
         )
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
@@ -143,7 +143,7 @@ async def test_a_request_has_a_receipt(http: httpx.AsyncClient) -> None:
     receipt = (await http.get(f"/api/requests/{request_id}")).json()
     check(receipt, content(BY_PATH["/requests/{id}"]))
     assert (receipt["outcome"], receipt["endpoint"], receipt["stream"]) == ("complete", URL, None)
-    assert (receipt["worker"], receipt["engine"]) == ("pod-1", "scripted")
+    assert (receipt["worker"], receipt["engine"], receipt["engine_version"]) == ("pod-1", "scripted", "1.2")
     assert receipt["worker_ms"] == {"render": 2.0, "embed": 5.5}
     assert receipt["usage"]["prompt_tokens"] == 6
     times = receipt["timings_ms"]

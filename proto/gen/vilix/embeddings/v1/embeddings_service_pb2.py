@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,vilix/embeddings/v1/embeddings_service.proto\x12\x13vilix.embeddings.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x02\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x30\n\ttoken_ids\x18\x03 \x03(\x0b\x32\x1d.vilix.embeddings.v1.TokenIds\x12\x17\n\ndimensions\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x32\n\ninput_type\x18\x05 \x01(\x0e\x32\x1e.vilix.embeddings.v1.InputType\x12\x10\n\x08truncate\x18\x06 \x01(\x08\x12\x0e\n\x06tenant\x18\x07 \x01(\t\x12\x10\n\x08priority\x18\x08 \x01(\x05\x12\x42\n\x12text_normalization\x18\t \x01(\x0e\x32&.vilix.embeddings.v1.TextNormalizationB\r\n\x0b_dimensions\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xd0\x01\n\rEmbedResponse\x12\x12\n\nembeddings\x18\x01 \x01(\x0c\x12\x12\n\ndimensions\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x14\n\x0ctoken_counts\x18\x04 \x03(\r\x12\x11\n\ttruncated\x18\x05 \x03(\x08\x12-\n\x07timings\x18\x06 \x01(\x0b\x32\x1c.vilix.embeddings.v1.Timings\x12\x30\n\tserved_by\x18\x07 \x01(\x0b\x32\x1d.vilix.embeddings.v1.ServedBy\"`\n\x07Timings\x12+\n\x08tokenize\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05\x65mbed\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"*\n\x08ServedBy\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.vilix.embeddings.v1.Model\"\xb0\x04\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x07\x63reated\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08owned_by\x18\x03 \x01(\t\x12\x12\n\ndimensions\x18\x04 \x01(\r\x12\x1b\n\x13supports_dimensions\x18\x05 \x01(\x08\x12\x18\n\x10max_input_tokens\x18\x06 \x01(\r\x12\x34\n\x0btoken_input\x18\x07 \x01(\x0e\x32\x1f.vilix.embeddings.v1.TokenInput\x12:\n\x12\x64\x65\x66\x61ult_input_type\x18\x08 \x01(\x0e\x32\x1e.vilix.embeddings.v1.InputType\x12\x0e\n\x06\x65ngine\x18\t \x01(\t\x12\x12\n\ncheckpoint\x18\n \x01(\t\x12\x42\n\x0c\x64\x65scriptions\x18\x0b \x03(\x0b\x32,.vilix.embeddings.v1.Model.DescriptionsEntry\x12\x12\n\nnormalized\x18\x0c \x01(\x08\x12J\n\x1a\x64\x65\x66\x61ult_text_normalization\x18\r \x01(\x0e\x32&.vilix.embeddings.v1.TextNormalization\x12\"\n\x1atext_normalization_version\x18\x0e \x01(\t\x1a\x33\n\x11\x44\x65scriptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"A\n\x12WatchStatusRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"Y\n\x13WatchStatusResponse\x12\x30\n\x06models\x18\x01 \x03(\x0b\x32 .vilix.embeddings.v1.ModelStatus\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"|\n\x0bModelStatus\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x11\n\tin_flight\x18\x03 \x01(\r\x12\x0e\n\x06queued\x18\x04 \x01(\r\x12\x16\n\x0e\x65mbedded_total\x18\x05 \x01(\x04\x12\x14\n\x0ctokens_total\x18\x06 \x01(\x04*U\n\tInputType\x12\x1a\n\x16INPUT_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10INPUT_TYPE_QUERY\x10\x01\x12\x16\n\x12INPUT_TYPE_PASSAGE\x10\x02*\x91\x01\n\x11TextNormalization\x12\"\n\x1eTEXT_NORMALIZATION_UNSPECIFIED\x10\x00\x12\x1b\n\x17TEXT_NORMALIZATION_NONE\x10\x01\x12\x1e\n\x1aTEXT_NORMALIZATION_PERSIAN\x10\x02\x12\x1b\n\x17TEXT_NORMALIZATION_AUTO\x10\x03*s\n\nTokenInput\x12\x1b\n\x17TOKEN_INPUT_UNSPECIFIED\x10\x00\x12\x14\n\x10TOKEN_INPUT_NONE\x10\x01\x12\x15\n\x11TOKEN_INPUT_MODEL\x10\x02\x12\x1b\n\x17TOKEN_INPUT_CL100K_BASE\x10\x03\x32\xa6\x02\n\x11\x45mbeddingsService\x12N\n\x05\x45mbed\x12!.vilix.embeddings.v1.EmbedRequest\x1a\".vilix.embeddings.v1.EmbedResponse\x12]\n\nListModels\x12&.vilix.embeddings.v1.ListModelsRequest\x1a\'.vilix.embeddings.v1.ListModelsResponse\x12\x62\n\x0bWatchStatus\x12\'.vilix.embeddings.v1.WatchStatusRequest\x1a(.vilix.embeddings.v1.WatchStatusResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,vilix/embeddings/v1/embeddings_service.proto\x12\x13vilix.embeddings.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x02\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x30\n\ttoken_ids\x18\x03 \x03(\x0b\x32\x1d.vilix.embeddings.v1.TokenIds\x12\x17\n\ndimensions\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x32\n\ninput_type\x18\x05 \x01(\x0e\x32\x1e.vilix.embeddings.v1.InputType\x12\x10\n\x08truncate\x18\x06 \x01(\x08\x12\x0e\n\x06tenant\x18\x07 \x01(\t\x12\x10\n\x08priority\x18\x08 \x01(\x05\x12\x42\n\x12text_normalization\x18\t \x01(\x0e\x32&.vilix.embeddings.v1.TextNormalizationB\r\n\x0b_dimensions\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xd0\x01\n\rEmbedResponse\x12\x12\n\nembeddings\x18\x01 \x01(\x0c\x12\x12\n\ndimensions\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x14\n\x0ctoken_counts\x18\x04 \x03(\r\x12\x11\n\ttruncated\x18\x05 \x03(\x08\x12-\n\x07timings\x18\x06 \x01(\x0b\x32\x1c.vilix.embeddings.v1.Timings\x12\x30\n\tserved_by\x18\x07 \x01(\x0b\x32\x1d.vilix.embeddings.v1.ServedBy\"`\n\x07Timings\x12+\n\x08tokenize\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05\x65mbed\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"B\n\x08ServedBy\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x03 \x01(\t\"\x13\n\x11ListModelsRequest\"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.vilix.embeddings.v1.Model\"\xb0\x04\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x07\x63reated\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08owned_by\x18\x03 \x01(\t\x12\x12\n\ndimensions\x18\x04 \x01(\r\x12\x1b\n\x13supports_dimensions\x18\x05 \x01(\x08\x12\x18\n\x10max_input_tokens\x18\x06 \x01(\r\x12\x34\n\x0btoken_input\x18\x07 \x01(\x0e\x32\x1f.vilix.embeddings.v1.TokenInput\x12:\n\x12\x64\x65\x66\x61ult_input_type\x18\x08 \x01(\x0e\x32\x1e.vilix.embeddings.v1.InputType\x12\x0e\n\x06\x65ngine\x18\t \x01(\t\x12\x12\n\ncheckpoint\x18\n \x01(\t\x12\x42\n\x0c\x64\x65scriptions\x18\x0b \x03(\x0b\x32,.vilix.embeddings.v1.Model.DescriptionsEntry\x12\x12\n\nnormalized\x18\x0c \x01(\x08\x12J\n\x1a\x64\x65\x66\x61ult_text_normalization\x18\r \x01(\x0e\x32&.vilix.embeddings.v1.TextNormalization\x12\"\n\x1atext_normalization_version\x18\x0e \x01(\t\x1a\x33\n\x11\x44\x65scriptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"A\n\x12WatchStatusRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"Y\n\x13WatchStatusResponse\x12\x30\n\x06models\x18\x01 \x03(\x0b\x32 .vilix.embeddings.v1.ModelStatus\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"|\n\x0bModelStatus\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x11\n\tin_flight\x18\x03 \x01(\r\x12\x0e\n\x06queued\x18\x04 \x01(\r\x12\x16\n\x0e\x65mbedded_total\x18\x05 \x01(\x04\x12\x14\n\x0ctokens_total\x18\x06 \x01(\x04*U\n\tInputType\x12\x1a\n\x16INPUT_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10INPUT_TYPE_QUERY\x10\x01\x12\x16\n\x12INPUT_TYPE_PASSAGE\x10\x02*\x91\x01\n\x11TextNormalization\x12\"\n\x1eTEXT_NORMALIZATION_UNSPECIFIED\x10\x00\x12\x1b\n\x17TEXT_NORMALIZATION_NONE\x10\x01\x12\x1e\n\x1aTEXT_NORMALIZATION_PERSIAN\x10\x02\x12\x1b\n\x17TEXT_NORMALIZATION_AUTO\x10\x03*s\n\nTokenInput\x12\x1b\n\x17TOKEN_INPUT_UNSPECIFIED\x10\x00\x12\x14\n\x10TOKEN_INPUT_NONE\x10\x01\x12\x15\n\x11TOKEN_INPUT_MODEL\x10\x02\x12\x1b\n\x17TOKEN_INPUT_CL100K_BASE\x10\x03\x32\xa6\x02\n\x11\x45mbeddingsService\x12N\n\x05\x45mbed\x12!.vilix.embeddings.v1.EmbedRequest\x1a\".vilix.embeddings.v1.EmbedResponse\x12]\n\nListModels\x12&.vilix.embeddings.v1.ListModelsRequest\x1a\'.vilix.embeddings.v1.ListModelsResponse\x12\x62\n\x0bWatchStatus\x12\'.vilix.embeddings.v1.WatchStatusRequest\x1a(.vilix.embeddings.v1.WatchStatusResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +35,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODEL_DESCRIPTIONSENTRY']._loaded_options = None
   _globals['_MODEL_DESCRIPTIONSENTRY']._serialized_options = b'8\001'
-  _globals['_INPUTTYPE']._serialized_start=1755
-  _globals['_INPUTTYPE']._serialized_end=1840
-  _globals['_TEXTNORMALIZATION']._serialized_start=1843
-  _globals['_TEXTNORMALIZATION']._serialized_end=1988
-  _globals['_TOKENINPUT']._serialized_start=1990
-  _globals['_TOKENINPUT']._serialized_end=2105
+  _globals['_INPUTTYPE']._serialized_start=1779
+  _globals['_INPUTTYPE']._serialized_end=1864
+  _globals['_TEXTNORMALIZATION']._serialized_start=1867
+  _globals['_TEXTNORMALIZATION']._serialized_end=2012
+  _globals['_TOKENINPUT']._serialized_start=2014
+  _globals['_TOKENINPUT']._serialized_end=2129
   _globals['_EMBEDREQUEST']._serialized_start=135
   _globals['_EMBEDREQUEST']._serialized_end=441
   _globals['_TOKENIDS']._serialized_start=443
@@ -50,21 +50,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TIMINGS']._serialized_start=679
   _globals['_TIMINGS']._serialized_end=775
   _globals['_SERVEDBY']._serialized_start=777
-  _globals['_SERVEDBY']._serialized_end=819
-  _globals['_LISTMODELSREQUEST']._serialized_start=821
-  _globals['_LISTMODELSREQUEST']._serialized_end=840
-  _globals['_LISTMODELSRESPONSE']._serialized_start=842
-  _globals['_LISTMODELSRESPONSE']._serialized_end=906
-  _globals['_MODEL']._serialized_start=909
-  _globals['_MODEL']._serialized_end=1469
-  _globals['_MODEL_DESCRIPTIONSENTRY']._serialized_start=1418
-  _globals['_MODEL_DESCRIPTIONSENTRY']._serialized_end=1469
-  _globals['_WATCHSTATUSREQUEST']._serialized_start=1471
-  _globals['_WATCHSTATUSREQUEST']._serialized_end=1536
-  _globals['_WATCHSTATUSRESPONSE']._serialized_start=1538
-  _globals['_WATCHSTATUSRESPONSE']._serialized_end=1627
-  _globals['_MODELSTATUS']._serialized_start=1629
-  _globals['_MODELSTATUS']._serialized_end=1753
-  _globals['_EMBEDDINGSSERVICE']._serialized_start=2108
-  _globals['_EMBEDDINGSSERVICE']._serialized_end=2402
+  _globals['_SERVEDBY']._serialized_end=843
+  _globals['_LISTMODELSREQUEST']._serialized_start=845
+  _globals['_LISTMODELSREQUEST']._serialized_end=864
+  _globals['_LISTMODELSRESPONSE']._serialized_start=866
+  _globals['_LISTMODELSRESPONSE']._serialized_end=930
+  _globals['_MODEL']._serialized_start=933
+  _globals['_MODEL']._serialized_end=1493
+  _globals['_MODEL_DESCRIPTIONSENTRY']._serialized_start=1442
+  _globals['_MODEL_DESCRIPTIONSENTRY']._serialized_end=1493
+  _globals['_WATCHSTATUSREQUEST']._serialized_start=1495
+  _globals['_WATCHSTATUSREQUEST']._serialized_end=1560
+  _globals['_WATCHSTATUSRESPONSE']._serialized_start=1562
+  _globals['_WATCHSTATUSRESPONSE']._serialized_end=1651
+  _globals['_MODELSTATUS']._serialized_start=1653
+  _globals['_MODELSTATUS']._serialized_end=1777
+  _globals['_EMBEDDINGSSERVICE']._serialized_start=2132
+  _globals['_EMBEDDINGSSERVICE']._serialized_end=2426
 # @@protoc_insertion_point(module_scope)

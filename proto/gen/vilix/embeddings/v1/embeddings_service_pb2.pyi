@@ -277,19 +277,23 @@ class ServedBy(_message.Message):
 
     WORKER_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    ENGINE_VERSION_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """The name of the worker's host; in Kubernetes, of its pod."""
     engine: _builtins.str
     """The engine, as in `Model.engine`."""
+    engine_version: _builtins.str
+    """The version of the engine."""
     def __init__(
         self,
         *,
         worker: _builtins.str = ...,
         engine: _builtins.str = ...,
+        engine_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "engine_version", b"engine_version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
