@@ -66,10 +66,10 @@ class ShowPrompt(SelfContained, Generic[C]):
 
     async def run(self, exchange: Exchange, reservation: Reservation) -> RenderedPrompt:
         """Return the prompt that a worker renders. Raises ApiError."""
-        call, request_id = self._prepared.call, exchange.record.request_id
+        call = self._prepared.call
         await self._prepared.complete(self._image_fetcher, tenant=reservation.subject.key.tenant)
         response, worker = await render_prompt(
-            self.pool, call.generate, size=self._prepared.size, request_id=request_id
+            self.pool, call.generate, size=self._prepared.size, record=exchange.record
         )
         # Settle before the response is sent, so that the client's next request finds the slot free.
         await reservation.settle(Outcome.COMPLETE)

@@ -17,7 +17,7 @@ from services.gateway.record import Outcome, RequestRecord
 from services.gateway.routing.call_multiplexer import CallCancelledError, EventSink, MultiplexedCall, SilentWorkerError
 from services.gateway.routing.failover import with_failover
 from services.gateway.routing.failures import api_error, call_status, outcome_of_failure, silent
-from services.gateway.routing.inference_client import METHOD, InferencePool, InferenceWorker
+from services.gateway.routing.inference_client import METHOD, InferencePool, InferenceWorker, note_call
 from services.runtime.failure import Failure
 from services.runtime.tracing.local_trace import OutgoingCall
 
@@ -150,17 +150,11 @@ class Generation:
         self._worker, self._call = worker, call
         self.outcome, self._worker_status = Outcome.STOPPED, None
         self.began_at = time.perf_counter()
-        self._note_call(worker)
+        note_call(self._record, worker, self.model, self.began_at)
         worker.in_flight += 1
         metrics.of(metrics.GENERATIONS_IN_FLIGHT, self.model).inc()
         if self.cut_short_for is not None:
             call.cancel()
-
-    def _note_call(self, worker: InferenceWorker) -> None:
-        notes = self._record.receipt
-        notes.note_call(worker.address, self.began_at)
-        if (model := worker.models.get(self.model)) is not None:
-            notes.engine, notes.engine_version = model.engine.name, model.engine.version
 
     def _opened(self) -> MultiplexedCall:
         assert self._call is not None  # noqa: S101  # it was opened

@@ -10,6 +10,7 @@ from google.protobuf import duration_pb2
 from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
+from services.gateway.record import RequestRecord
 from services.gateway.routing.call_multiplexer import CallMultiplexer, MultiplexedCall
 from services.gateway.routing.message_size import check_size
 from services.gateway.routing.pool import WorkerPool
@@ -112,6 +113,14 @@ class InferenceClient:
 
 InferenceWorker = Worker[InferenceClient, pb.Model]
 InferencePool = WorkerPool[InferenceClient, pb.Model, pb.GenerateRequest]
+
+
+def note_call(record: RequestRecord, worker: InferenceWorker, model: str, now: float) -> None:
+    """Note in a request's record that a worker is called, and the engine that it has for `model`."""
+    notes = record.receipt
+    notes.note_call(worker.address, now)
+    if (served := worker.models.get(model)) is not None:
+        notes.engine, notes.engine_version = served.engine.name, served.engine.version
 
 
 def inference_service(timeouts: Timeouts) -> Service[InferenceClient]:

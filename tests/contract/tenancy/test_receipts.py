@@ -136,6 +136,35 @@ def worker_address(found: dict[str, Any]) -> str:
     return str(address)
 
 
+@pytest.mark.parametrize(
+    ("url", "fields"),
+    [
+        ("/api/tokenize", {"prompt": "hello"}),
+        (URL, {"messages": [{"role": "user", "content": "hello"}], "dry_run": True}),
+        ("/api/messages/count_tokens", {"messages": [{"role": "user", "content": "hello"}]}),
+    ],
+    ids=["tokenize", "dry_run", "count_tokens"],
+)
+async def test_a_rendered_prompt_has_a_receipt_with_its_worker(
+    gateways: list[str],
+    worker: CountingWorker,
+    new_key: NewKey,
+    admin: httpx.AsyncClient,
+    *,
+    url: str,
+    fields: dict[str, Any],
+) -> None:
+    _, secret = await new_key()
+    async with client_of(gateways[0], secret) as client:
+        response = await client.post(url, json={"model": "small", **fields})
+        assert response.status_code == 200
+        request_id = response.headers["x-request-id"]
+        receipt = await receipt_of(client, request_id)
+    assert receipt["timings_ms"]["admitted"] <= receipt["timings_ms"]["worker_called"]
+    found = (await admin.get(f"/admin/v1/requests/{request_id}")).json()
+    assert found["receipt"]["addresses"] == [worker_address(found)]
+
+
 async def test_support_is_asked_for_the_key_of_an_id_that_two_have_chosen(
     gateways: list[str], worker: CountingWorker, new_key: NewKey, admin: httpx.AsyncClient
 ) -> None:
