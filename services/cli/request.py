@@ -52,7 +52,7 @@ def request(
         names = ", ".join(f"{owner.name} ({owner.id})" for owner in error.owners)
         fail(f"several keys have made a request {request_id!r}: choose one with --key: {printable(names)}")
     if found is None:
-        fail(f"there is no receipt of a request {request_id!r}; receipts are kept for a day")
+        fail(f"there is no receipt of a request {request_id!r}; the latest receipts of each key are kept for a day")
     owner, receipt = found
     if as_json:
         print_json({"key": owner.id, "key_name": owner.name, "receipt": receipt})
