@@ -53,7 +53,7 @@ async def show_request(
     try:
         found = await receipts.find_of_any(redis, request_id, name_or_id=key)
     except receipts.SharedIdError as error:
-        message = Message("request_of_several_keys", value=shown(request_id), keys=_names(error.owners))
+        message = Message("request_of_several_keys", field="key", value=shown(request_id), keys=_names(error.owners))
         raise conflict(message, code="request_of_several_keys") from None
     if found is None:
         raise not_found(Message("request_not_found_anywhere", value=shown(request_id)), code="request_not_found")
