@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -40,7 +41,15 @@ def read(path: Path, into: type[M]) -> M:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, except that a duplicate key is an error."""
+    """PyYAML's safe loader, except that a duplicate key is an error, and a number that YAML 1.2 reads otherwise."""
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """Return a number. Raises ValueError for 0100, which is octal in YAML 1.1, and for 1:30, which has base 60."""
+        if re.match(r"[-+]?0[0-9_]+$", node.value) or ":" in node.value:
+            raise ValueError(f"{self.name}, line {node.start_mark.line + 1}: {node.value} is not a decimal number")
+        is_integer = node.tag.endswith(":int")
+        number: int | float = self.construct_yaml_int(node) if is_integer else self.construct_yaml_float(node)
+        return number
 
     def compose_mapping_node(self, anchor: dict[str, yaml.Node]) -> yaml.MappingNode:
         """Compose a mapping. Raises ValueError for a duplicate key."""
@@ -54,6 +63,10 @@ class _Loader(yaml.SafeLoader):
                     raise ValueError(f"{self.name}, line {line}: {key.value}: it is there already, in line {first}")
                 lines[key.value] = line
         return mapping
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_number)
 
 
 def _line(node: yaml.Node | None, location: Sequence[int | str]) -> int:

@@ -101,6 +101,8 @@ def test_the_currency_does_not_change_at_run_time(tmp_path: Path, old: str, new:
         ("USD", "dollars", "prices.yaml, line 2: currency: "),
         ("decimals: 6", "decimals: 10", "prices.yaml, line 3: decimals: "),
         ("completion: 600_000", "output: 600_000", "prices.yaml, line 5: models.small.output: "),
+        ("600_000", "0600_000", "prices.yaml, line 5: 0600_000 is not a decimal number"),
+        ("600_000", "1:30", "prices.yaml, line 5: 1:30 is not a decimal number"),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, problem: str) -> None:
