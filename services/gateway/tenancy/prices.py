@@ -79,7 +79,7 @@ class _Price(BaseModel):
 
     prompt: Units = Field(description="Units for a million tokens of prompts.")
     cached: Units | None = Field(None, description="The same for cached tokens of prompts; by default `prompt`.")
-    completion: Units = Field(0, description="The same for generated tokens; embedding models have none.")
+    completion: Units | None = Field(None, description="The same for generated tokens; by default `prompt`.")
 
     @model_validator(mode="after")
     def _check_cached(self) -> _Price:
@@ -113,7 +113,7 @@ def read_prices(path: Path) -> PriceList:
             decimals=file.decimals,
             prompt=price.prompt,
             cached=price.prompt if price.cached is None else price.cached,
-            completion=price.completion,
+            completion=price.prompt if price.completion is None else price.completion,
         )
         for model, price in file.models.items()
     }

@@ -69,7 +69,7 @@ def test_a_file_has_the_prices_of_models(tmp_path: Path) -> None:
     prices = Prices(path)
     assert prices.currency == Currency("USD", 6)
     assert prices.of("small") == price(150_000, 15_000, 600_000)
-    assert prices.of("vectors") == price(20_000, 20_000, 0), "cached tokens cost as much as others by default"
+    assert prices.of("vectors") == price(20_000, 20_000, 20_000), "all tokens cost as much as others by default"
     assert prices.of("free") is None
 
 
