@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ MILLION: Final = 1_000_000
 """Prices are for so many tokens."""
 MAX_PRICE: Final = 10**9
 """The highest price. Lua's numbers are exact up to 2**53, and money.lua adds three products of a million and one."""
+_log: Final = logging.getLogger(__name__)
 Units = Annotated[int, Field(ge=0, le=MAX_PRICE, strict=True), NO_BOOLEAN]
 
 
@@ -126,6 +128,7 @@ class Prices:
     def __init__(self, path: Path | None) -> None:
         """Read the prices of a YAML file; None for no prices. Raises ValueError and OSError."""
         self._currency: Currency | None = None
+        self._unpriced: Final[set[str]] = set()
         self._file: Final[WatchedFile[PriceList | None]] = WatchedFile(path, "prices", self._read, None)
 
     @property
@@ -150,9 +153,13 @@ class Prices:
         await self._file.close()
 
     def of(self, model: str) -> ModelPrice | None:
-        """Return the price of a model; None if its tokens cost nothing."""
+        """Return the price of a model that is served; None if its tokens cost nothing, which is logged once."""
         content = self._file.content
-        return None if content is None else content.models.get(model)
+        price = None if content is None else content.models.get(model)
+        if content is not None and price is None and model not in self._unpriced:
+            self._unpriced.add(model)
+            _log.warning("a model has no price, so its tokens cost nothing", extra={"model": model})
+        return price
 
 
 async def _note(redis: Redis, prices: PriceList | None) -> None:

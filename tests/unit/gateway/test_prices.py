@@ -73,6 +73,17 @@ def test_a_file_has_the_prices_of_models(tmp_path: Path) -> None:
     assert prices.of("free") is None
 
 
+def test_a_model_without_a_price_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "prices.yaml"
+    path.write_text(PRICES)
+    prices = Prices(path)
+    for model in ("free", "small", "free", "other"):
+        prices.of(model)
+    assert [record.__dict__["model"] for record in caplog.records] == ["free", "other"]
+    Prices(None).of("free")
+    assert len(caplog.records) == 2
+
+
 def test_without_a_file_nothing_has_a_price() -> None:
     assert (Prices(None).currency, Prices(None).of("small")) == (None, None)
 
