@@ -112,7 +112,7 @@ def alerts() -> list[Alert]:
     return [
         Alert(
             "VilixGatewayMissing",
-            f'absent(vilix_build_info{{{NAMESPACE}, service="gateway"}})',
+            f'absent(vilix_build_info{{{NAMESPACE}, component="gateway"}})',
             "2m",
             "critical",
             "No gateway runs, or Prometheus reaches none.",
@@ -227,8 +227,9 @@ def alerts() -> list[Alert]:
         ),
         Alert(
             "VilixVolumeFull",
+            "min by (namespace, persistentvolumeclaim) ("
             f'kubelet_volume_stats_available_bytes{{{NAMESPACE}, persistentvolumeclaim=~"(data-)?@FULLNAME@-valkey.*"}}'
-            f" / kubelet_volume_stats_capacity_bytes{{{NAMESPACE}}} < 0.1",
+            f" / kubelet_volume_stats_capacity_bytes{{{NAMESPACE}}}) < 0.1",
             "15m",
             "warning",
             "The volume {{ $labels.persistentvolumeclaim }} has {{ $value | humanizePercentage }} of its space left.",

@@ -143,7 +143,7 @@ STORED_RESPONSE_BYTES: Final = Gauge(
     "vilix_stored_response_bytes",
     "Bytes of VILIX_STORE_BYTES that the stored responses of all keys occupied at the last look for revoked keys.",
 )
-WORKERS: Final = Gauge("vilix_workers_serving", "Workers that serve a model, by their gRPC service.", ["service"])
+WORKERS: Final = Gauge("vilix_workers_serving", "Workers that serve a model, by their gRPC service.", ["grpc_service"])
 
 MODEL_AVAILABLE: Final = Gauge(
     "vilix_model_available", "Whether some worker serves the model: 1 or 0, as in /healthz.", ["model"]

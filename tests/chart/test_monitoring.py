@@ -81,10 +81,10 @@ def volume(claim: str, available: int) -> list[str]:
 ONE_MODEL, ENGINE = 'model="m"', 'instance="w",model="m"'
 CASES = {
     "VilixGatewayMissing": Case(
-        ['vilix_build_info{service="inference"} 1x60', 'vilix_build_info{service="gateway"} 1x2 stale'],
-        ['vilix_build_info{service="gateway"} 1x60'],
+        ['vilix_build_info{component="inference"} 1x60', 'vilix_build_info{component="gateway"} 1x2 stale'],
+        ['vilix_build_info{component="gateway"} 1x60'],
         "10m",
-        'service="gateway"',
+        'component="gateway"',
     ),
     "VilixModelUnavailable": Case(
         [
@@ -188,7 +188,8 @@ def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def series(namespace: str, text: str) -> dict[str, str]:
     name, values = text.split("} ") if "} " in text else (text, "")
-    return {"series": name.replace("{", f'{{namespace="{namespace}",', 1) + "}", "values": values}
+    target = f'namespace="{namespace}",service="vilix-gateway-metrics",'
+    return {"series": name.replace("{", f"{{{target}", 1) + "}", "values": values}
 
 
 def alert_test(name: str, case: Case, *, fires: bool, severity: str) -> dict[str, Any]:

@@ -102,7 +102,7 @@ async def test_the_build_and_every_models_workers_are_exported(
 ) -> None:
     found = await families(metrics_url)
     build = next(family for family in found if family.name == "vilix_build_info").samples
-    assert [(sample.labels["service"], sample.value) for sample in build] == [("gateway", 1.0)]
+    assert [(sample.labels["component"], sample.value) for sample in build] == [("gateway", 1.0)]
     names = {sample.name for family in found for sample in family.samples}
     limits = {s.labels["limit"] for f in found for s in f.samples if s.name == "vilix_limits_rejected_total"}
     assert limits == {*LIMITS}, "an alert must see the first rejection"
