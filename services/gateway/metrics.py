@@ -5,6 +5,7 @@ The label `model` is none for a request that names no model, and unknown for one
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, TypeVar
 
@@ -157,7 +158,7 @@ def of(metric: M, *labels: object) -> M:
     return metric.labels(*labels)
 
 
-def prepare() -> None:
+def prepare(limits: Iterable[str]) -> None:
     """Export counters as 0 before their first event, so that the first increase is visible to alerts."""
     for cause in ("connections", "evicted", "header_bytes", "header_time", "body_time", "write_time", "malformed"):
         CONNECTIONS_REJECTED.labels(cause)
@@ -167,7 +168,7 @@ def prepare() -> None:
         REDIS_AWAY.labels(decision)
     for rejection in ("full", "read_only", "persistence_failed", "no_replicas"):
         REDIS_REJECTED_WRITES.labels(rejection)
-    for limit in ("rpm", "tpm", "concurrency", "daily_tokens", "monthly_tokens"):
+    for limit in limits:
         LIMITS_REJECTED.labels(limit)
     for result in ("ok", "rejected", "failed"):
         REDIS_COMMAND_SECONDS.of(result)
