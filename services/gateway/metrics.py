@@ -172,11 +172,17 @@ def prepare(limits: Iterable[str]) -> None:
         LIMITS_REJECTED.labels(limit)
     for result in ("ok", "rejected", "failed"):
         REDIS_COMMAND_SECONDS.of(result)
+    for model in ("none", "unknown"):
+        _prepare_outcomes(model)
 
 
 def prepare_model(model: str) -> None:
     """Export the counters of a model as 0 before their first event, like `prepare`."""
     RETRIES.labels(model)
     FIRST_TOKEN_SECONDS.labels(model)
-    for outcome in ("complete", "failed", "broken off", "silent", "budget", "client gone"):
+    _prepare_outcomes(model)
+
+
+def _prepare_outcomes(model: str) -> None:
+    for outcome in ("complete", "failed", "broken off", "silent", "drained", "stopped", "budget", "client gone"):
         OUTCOMES.labels(model, outcome)
