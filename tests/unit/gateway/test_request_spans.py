@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from starlette.types import Receive, Scope, Send
 from vilix.inference.v1 import inference_service_pb2 as pb
 
@@ -152,6 +153,24 @@ async def test_background_work_is_a_part_of_the_trace_that_began_it(exported: Ex
     assert "http.route" not in work.attributes
     assert request.has_remote_parent
     assert {span.context.trace_id for span in (work, request)} == {"a" * 32}
+
+
+async def test_a_response_in_the_background_counts_once_as_an_outcome(exported: Exported) -> None:
+    def handle(record: RequestRecord, scope: Scope) -> int:
+        record.note_model("in-the-background", is_known=True)
+        work = detached(Exchange(scope, None, None)).record  # type: ignore[arg-type]  # nobody reads or writes
+        work.outcome = Outcome.FAILED
+        publish(work)
+        return 200
+
+    await serve(exported, handle)
+    counted = {
+        outcome: REGISTRY.get_sample_value(
+            "vilix_request_outcomes_total", {"model": "in-the-background", "outcome": outcome}
+        )
+        for outcome in ("complete", "failed")
+    }
+    assert counted == {"complete": None, "failed": 1.0}
 
 
 async def test_a_state_in_several_headers_is_joined(exported: Exported) -> None:
