@@ -280,7 +280,7 @@ def test_every_alert_leads_to_its_section(rules: Path) -> None:
 
 
 def test_operators_choose_levels_labels_and_addresses() -> None:
-    levels = {"availability": 99.5, "firstTokens": 90, "firstTokenSeconds": 10, "certificateDays": 2}
+    levels = {"availability": 99.5, "firstTokens": 94, "firstTokenSeconds": 10, "certificateDays": 2}
     own = {**levels, "runbookUrl": "https://wiki.example.com/vilix", "labels": {"prometheus": "main"}}
     sets = [
         f"monitoring.rules={json.dumps(own)}",
@@ -291,7 +291,7 @@ def test_operators_choose_levels_labels_and_addresses() -> None:
     manifests = template(sets=[*ENABLED, *sets], release="two")
     rule = find(manifests, "PrometheusRule", "two")
     text = json.dumps(rule)
-    for part in ("14.4 * 0.005 ", "14.4 * 0.1 ", 'le=\\"10.0\\"', "2 * 86400", "https://wiki.example.com/vilix#vilix"):
+    for part in ("14.4 * 0.005 ", "14.4 * 0.06 ", 'le=\\"10.0\\"', "2 * 86400", "https://wiki.example.com/vilix#vilix"):
         assert part in text, part
     assert (rule["metadata"]["labels"]["prometheus"], "release" in rule["metadata"]["labels"]) == ("main", False)
     dashboard = find(manifests, "ConfigMap", "two-dashboard-overview")["metadata"]
@@ -300,7 +300,17 @@ def test_operators_choose_levels_labels_and_addresses() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["availability=100", "firstTokens=0", "firstTokenSeconds=3", "certificateDays=0", "runbookUrl="]
+    "setting",
+    [
+        "availability=100",
+        "firstTokens=0",
+        # 14.4 times the budget would be more than all requests, so that no critical alert could fire.
+        "availability=93",
+        "firstTokens=93",
+        "firstTokenSeconds=3",
+        "certificateDays=0",
+        "runbookUrl=",
+    ],
 )
 def test_levels_that_no_rule_can_have_are_rejected(setting: str) -> None:
     result = try_template(sets=[*ENABLED, f"monitoring.rules.{setting}"])
