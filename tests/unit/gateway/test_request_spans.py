@@ -239,3 +239,25 @@ def test_long_content_is_cut() -> None:
     assert len(text) <= MOST_MESSAGES + 100
     assert [message["parts"][0]["content"][0] for message in kept] == ["7", "8", "9"]
     assert {len(message["parts"][0]["content"]) for message in kept} == {MOST_TEXT}
+
+
+def test_content_has_no_keys() -> None:
+    secret = "vlx_0123456789abcdef"
+    called = pb.ToolCall(id=secret, name="f", arguments_json=json.dumps({"key": secret}))
+    message = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text=f"my\n{secret}\nkey")], tool_calls=[called])
+    transcript = Transcript(pb.GenerateRequest(messages=[message]))
+    transcript.add([pb.Event(delta=pb.Delta(content=secret, reasoning_content=secret))])
+    attributes = content_attributes(transcript)
+    assert secret not in str(attributes)
+    assert json.loads(str(attributes["gen_ai.input.messages"]))[0]["parts"][0]["content"] == "my\nvlx_…\nkey"
+
+
+@pytest.mark.parametrize(("text", "kept"), [("a" * MOST_TEXT, "a" * MOST_TEXT), ("\0" * MOST_TEXT, "…")])
+def test_a_newest_message_that_is_too_long_is_cut(text: str, kept: str) -> None:
+    old = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="old")])
+    newest = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text=text)] * 5)
+    text = str(content_attributes(Transcript(pb.GenerateRequest(messages=[old, newest])))["gen_ai.input.messages"])
+    (message,) = json.loads(text)
+    assert len(text) <= MOST_MESSAGES + 100
+    assert message["role"] == "user"
+    assert {part["content"] for part in message["parts"]} == {kept}
