@@ -1,7 +1,7 @@
 """Recording rules and alerts, which the chart installs as a PrometheusRule.
 
 Words in `@…@` are replaced by the chart (templates/prometheusrule.yaml): by the namespace and name of the release, and
-by the service levels in its values.
+by its values.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def records() -> list[Record]:
 
 
 def _burns_fast(series: str, budget: str) -> str:
-    """Return the condition that a thirtieth of a month's budget is used in an hour, or a twentieth in six."""
+    """Return the condition that a fiftieth of a month's budget is used in an hour, or a twentieth in six."""
     ratio = f"{series}:ratio_rate"
     return (
         f"(({ratio}1h{{{NAMESPACE}}} > 14.4 * {budget} and {ratio}5m{{{NAMESPACE}}} > 14.4 * {budget})"
@@ -228,7 +228,8 @@ def alerts() -> list[Alert]:
         Alert(
             "VilixVolumeFull",
             "min by (namespace, persistentvolumeclaim) ("
-            f'kubelet_volume_stats_available_bytes{{{NAMESPACE}, persistentvolumeclaim=~"(data-)?@FULLNAME@-valkey.*"}}'
+            f"kubelet_volume_stats_available_bytes{{{NAMESPACE},"
+            ' persistentvolumeclaim=~"(data-)?@FULLNAME@-valkey.*|@BACKUP_CLAIM@"}'
             f" / kubelet_volume_stats_capacity_bytes{{{NAMESPACE}}}) < 0.1",
             "15m",
             "warning",

@@ -239,6 +239,23 @@ def test_the_tests_of_alerts_see_a_difference(rules: Path) -> None:
     assert "VilixRedisAway" in run_tests(rules, [alert_test("VilixRedisAway", case, fires=True, severity="critical")])
 
 
+def test_the_alert_of_volumes_covers_a_claim_for_backups_that_exists(tmp_path: Path) -> None:
+    manifests = template(sets=[*ENABLED, "valkey.backup.enabled=true", "valkey.backup.existingClaim=nightly.copies"])
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(yaml.safe_dump(find(manifests, "PrometheusRule", "vilix")["spec"]))
+    tests = [
+        alert_test(
+            "VilixVolumeFull",
+            Case(volume(claim, 99), volume("nightly-copies", 99), "20m", f'persistentvolumeclaim="{claim}"'),
+            fires=fires,
+            severity="warning",
+        )
+        for claim in ("nightly.copies", "data-vilix-valkey-0")
+        for fires in (True, False)
+    ]
+    assert run_tests(rules, tests) == ""
+
+
 def test_recording_rules_have_the_values_that_they_name(rules: Path) -> None:
     inputs = [*outcomes("0+90x600", "0+10x600"), *first_tokens("0+3x600", "0+4x600")]
     inputs += [f'vilix_tokens_total{{model="m",kind="prompt",instance="{gateway}"}} 0+600x600' for gateway in "ab"]
