@@ -17,7 +17,7 @@ MODEL: Final = "namespace, model"
 WINDOWS: Final = ("5m", "30m", "1h", "6h", "3d")
 """The windows of the burn rates: https://sre.google/workbook/alerting-on-slos/, table 5-8."""
 LEAST_FAILURES: Final = 5
-"""Fewer failures within an hour wake nobody: with few requests, one of them is a large part."""
+"""Fewer failures, within an hour or three days, are no alert: with few requests, one of them is a large part."""
 _BAD: Final = 'outcome=~"failed|broken off|silent|drained|stopped"'
 _OURS: Final = 'outcome!~"rejected|client gone"'
 _HEADER: Final = "# Written by make monitoring from monitoring/rules.py.\n"
@@ -71,12 +71,15 @@ def records() -> list[Record]:
                 f"1 - {_first_tokens(window, 'bucket', _IN_TIME)} / {_first_tokens(window, 'count')}",
             ),
         ]
-    slow = f"{_first_tokens('1h', 'count', function='increase')} - "
-    slow += _first_tokens("1h", "bucket", _IN_TIME, function="increase")
+    for window in ("1h", "3d"):
+        slow = f"{_first_tokens(window, 'count', function='increase')} - "
+        slow += _first_tokens(window, "bucket", _IN_TIME, function="increase")
+        rules += [
+            Record(f"vilix:request_errors:increase{window}", _outcomes(window, _BAD, "increase")),
+            Record(f"vilix:slow_first_tokens:increase{window}", slow),
+        ]
     return [
         *rules,
-        Record("vilix:request_errors:increase1h", _outcomes("1h", _BAD, "increase")),
-        Record("vilix:slow_first_tokens:increase1h", slow),
         Record("vilix:tokens:rate5m", f"sum by ({MODEL}, kind) (rate(vilix_tokens_total{{{NAMESPACE}}}[5m]))"),
         Record(
             "vilix:engine_load:ratio",
@@ -98,7 +101,10 @@ def _burns_fast(series: str, budget: str) -> str:
 
 def _burns_slowly(series: str, budget: str) -> str:
     ratio = f"{series}:ratio_rate"
-    return f"{ratio}3d{{{NAMESPACE}}} > {budget} and {ratio}6h{{{NAMESPACE}}} > {budget}"
+    return (
+        f"{ratio}3d{{{NAMESPACE}}} > {budget} and {ratio}6h{{{NAMESPACE}}} > {budget}"
+        f" and {series}:increase3d{{{NAMESPACE}}} >= {LEAST_FAILURES}"
+    )
 
 
 def _failures(causes: str) -> str:

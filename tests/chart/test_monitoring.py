@@ -239,6 +239,13 @@ def test_the_tests_of_alerts_see_a_difference(rules: Path) -> None:
     assert "VilixRedisAway" in run_tests(rules, [alert_test("VilixRedisAway", case, fires=True, severity="critical")])
 
 
+def test_a_few_failures_of_few_requests_are_no_alert_for_days(rules: Path) -> None:
+    """Four failures in eight hours, which are 4 % of the requests."""
+    few = Case((), [*outcomes("0+1x600", "0x100 1x100 2x100 3x100 4x100"), *first_tokens("0+1x600", "0+1x600")], "8h")
+    tests = [alert_test(name, few, fires=False, severity="warning") for name in CASES if name.endswith("ForDays")]
+    assert run_tests(rules, tests, every="4m") == ""
+
+
 def test_the_alert_of_volumes_covers_a_claim_for_backups_that_exists(tmp_path: Path) -> None:
     manifests = template(sets=[*ENABLED, "valkey.backup.enabled=true", "valkey.backup.existingClaim=nightly.copies"])
     rules = tmp_path / "rules.yaml"
@@ -265,6 +272,8 @@ def test_recording_rules_have_the_values_that_they_name(rules: Path) -> None:
         inputs += [f'vilix_engine_slots{{model="m",instance="{pod}"}} 8x600']
     expected = {rule.name: 0.1 if "errors" in rule.name else 0.25 for rule in records()}
     expected |= {"vilix:request_errors:increase1h": 600, "vilix:slow_first_tokens:increase1h": 60}
+    # Nine hours of data.
+    expected |= {"vilix:request_errors:increase3d": 5400, "vilix:slow_first_tokens:increase3d": 540}
     expected |= {"vilix:tokens:rate5m": 20, "vilix:engine_load:ratio": 0.875}
     tests = [
         {
