@@ -20,6 +20,7 @@ LEAST_FAILURES: Final = 5
 """Fewer failures, within an hour or three days, are no alert: with few requests, one of them is a large part."""
 _BAD: Final = 'outcome=~"failed|broken off|silent|drained|stopped"'
 _OURS: Final = 'outcome!~"rejected|client gone"'
+_EXPIRY: Final = f"vilix_certificate_expiry_timestamp_seconds{{{NAMESPACE}}}"
 _HEADER: Final = "# Written by make monitoring from monitoring/rules.py.\n"
 
 
@@ -181,6 +182,14 @@ def alerts() -> list[Alert]:
             "The engine of {{ $labels.model }} at {{ $labels.instance }} does not come back.",
         ),
         Alert(
+            "VilixWorkersUnwatched",
+            f'absent(vilix_build_info{{{NAMESPACE}, component=~"inference|embeddings"}})'
+            f" and on (namespace) sum by (namespace) (vilix_workers_serving{{{NAMESPACE}}}) > 0",
+            "15m",
+            "warning",
+            "Workers serve, and Prometheus reaches none of them: no alert about engines can fire.",
+        ),
+        Alert(
             "VilixQueueAboveSlots",
             f"sum by ({MODEL}) (vilix_engine_queued{{{NAMESPACE}}})"
             f" > sum by ({MODEL}) (vilix_engine_slots{{{NAMESPACE}}})",
@@ -243,11 +252,13 @@ def alerts() -> list[Alert]:
         ),
         Alert(
             "VilixCertificateExpires",
-            f"min by (namespace, file) (vilix_certificate_expiry_timestamp_seconds{{{NAMESPACE}}})"
-            " - time() < @CERTIFICATE_DAYS@ * 86400",
+            f"min by (namespace, file) ({_EXPIRY}) - time() < @CERTIFICATE_DAYS@ * 86400"
+            # NaN, which min leaves out, is the only value that differs from itself.
+            f" or max by (namespace, file) ({_EXPIRY} != {_EXPIRY})",
             "15m",
             "critical",
-            "A certificate ({{ $labels.file }}) expires in {{ $value | humanizeDuration }}, and was not renewed.",
+            "A certificate ({{ $labels.file }}) expires in {{ $value | humanizeDuration }}, and was not renewed"
+            " (NaN: it cannot be read).",
         ),
     ]
 

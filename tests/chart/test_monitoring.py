@@ -116,6 +116,19 @@ CASES = {
         "20m",
         ENGINE,
     ),
+    "VilixWorkersUnwatched": Case(
+        [
+            'vilix_build_info{component="gateway",instance="a"} 1x60',
+            'vilix_workers_serving{grpc_service="i",instance="a"} 1x60',
+            'vilix_build_info{component="inference",instance="w"} 1x2 stale',
+        ],
+        [
+            'vilix_build_info{component="gateway",instance="a"} 1x60',
+            'vilix_workers_serving{grpc_service="i",instance="a"} 1x20 0x60',
+            'vilix_build_info{component="embeddings",instance="w"} 1x20 stale',
+        ],
+        "30m",
+    ),
     "VilixQueueAboveSlots": Case(queue(16), queue(15), "7m", ONE_MODEL),
     "VilixKvCacheFull": Case(
         ['vilix_engine_kv_cache_used_ratio{model="m",instance="w"} 0.96x60'],
@@ -246,6 +259,14 @@ def test_a_few_failures_of_few_requests_are_no_alert_for_days(rules: Path) -> No
     assert run_tests(rules, tests, every="4m") == ""
 
 
+def test_a_certificate_that_cannot_be_read_is_an_alert(rules: Path) -> None:
+    name = "vilix_certificate_expiry_timestamp_seconds"
+    inputs = [f'{name}{{file="tls.crt",instance="a"}} {" ".join(["NaN"] * 30)}']
+    inputs += [f'{name}{{file="{file}",instance="b"}} 999999999x60' for file in ("tls.crt", "ca.crt")]
+    case = Case(inputs, (), "20m", 'file="tls.crt"')
+    assert run_tests(rules, [alert_test("VilixCertificateExpires", case, fires=True, severity="critical")]) == ""
+
+
 def test_the_alert_of_volumes_covers_a_claim_for_backups_that_exists(tmp_path: Path) -> None:
     manifests = template(sets=[*ENABLED, "valkey.backup.enabled=true", "valkey.backup.existingClaim=nightly.copies"])
     rules = tmp_path / "rules.yaml"
@@ -342,6 +363,13 @@ def test_levels_that_no_rule_can_have_are_rejected(setting: str) -> None:
     result = try_template(sets=[*ENABLED, f"monitoring.rules.{setting}"])
     assert result.returncode != 0
     assert setting.partition("=")[0] in result.stderr
+
+
+@pytest.mark.parametrize(("interval", "is_accepted"), [("2m", True), ("90s", True), ("121s", False), ("5m", False)])
+def test_scrapes_are_frequent_enough_for_rates_over_five_minutes(interval: str, is_accepted: bool) -> None:
+    result = try_template(sets=[*ENABLED, f"monitoring.interval={interval}"])
+    assert (result.returncode == 0) is is_accepted
+    assert is_accepted or "interval" in result.stderr
 
 
 def test_nothing_is_rendered_without_monitoring() -> None:
