@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _COMPRESSIONS: Final = {"grpc": ("gzip",), "http/protobuf": ("none", "gzip", "deflate")}
@@ -23,8 +24,11 @@ _COUNTS: Final = (_QUEUE, _BATCH, "OTEL_BSP_SCHEDULE_DELAY", "OTEL_BSP_EXPORT_TI
 
 
 def check(environment: Mapping[str, str]) -> str:
-    """Check all variables, and return the protocol. Raises ValueError, which names one, without a header's value."""
+    """Check all variables, and return the protocol. Raises ValueError, which names one, without secrets."""
     protocol = _protocol(environment)
+    for name, text in _set(environment, "ENDPOINT"):
+        if not _is_url(text):
+            raise ValueError(f"{name} must be a URL; its value, which may have a password, is not shown")
     for name, text in _set(environment, "HEADERS"):
         if not all(_HEADER.fullmatch(part.strip()) for part in text.split(",") if part.strip()):
             raise ValueError(f"{name} must be a list of NAME=VALUE, separated by commas; its value is not shown")
@@ -59,6 +63,14 @@ def _set(environment: Mapping[str, str], suffix: str) -> Iterator[tuple[str, str
     for name in (prefix + suffix for prefix in _PREFIXES):
         if name in environment:
             yield name, environment[name]
+
+
+def _is_url(text: str) -> bool:
+    try:
+        # Reading the port checks it.
+        return urlsplit(text).port != 0
+    except ValueError:
+        return False
 
 
 def _check_file(name: str, path: str) -> None:

@@ -144,6 +144,8 @@ SECRET = "vlx-collector-secret"
     [
         ({"HEADERS": f"authorization: Bearer {SECRET}"}, "OTEL_EXPORTER_OTLP_HEADERS must be a list of NAME=VALUE"),
         ({"TRACES_HEADERS": SECRET}, "OTEL_EXPORTER_OTLP_TRACES_HEADERS must be a list of NAME=VALUE"),
+        ({"ENDPOINT": f"http://{SECRET}@[::1"}, "OTEL_EXPORTER_OTLP_ENDPOINT must be a URL"),
+        ({"TRACES_ENDPOINT": "http://c:port"}, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT must be a URL"),
         ({"COMPRESSION": "zip"}, "OTEL_EXPORTER_OTLP_COMPRESSION='zip' must be gzip with grpc"),
         (
             {"COMPRESSION": "zip", "PROTOCOL": "http/protobuf"},
@@ -165,7 +167,7 @@ def test_a_wrong_variable_is_named_without_the_secrets_of_headers(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variables: dict[str, str], message: str
 ) -> None:
     own = {name if name.startswith("OTEL_") else f"OTEL_EXPORTER_OTLP_{name}": text for name, text in variables.items()}
-    environment = set_environment(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT="https://127.0.0.1:9", **own)
+    environment = set_environment(monkeypatch, **{"OTEL_EXPORTER_OTLP_ENDPOINT": "https://127.0.0.1:9", **own})
     with (
         pytest.raises(ValueError, match=re.escape(message)) as raised,
         opened_tracer("gateway", slow_seconds=30, environment=environment),
