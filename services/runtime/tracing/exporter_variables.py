@@ -41,6 +41,11 @@ def check(environment: Mapping[str, str]) -> str:
     for name, text in _set(environment, "TIMEOUT"):
         if not 0 < _number(text) < math.inf:
             raise ValueError(f"{name}={text!r} must be a number of seconds above 0")
+    _check_queue(environment)
+    return protocol
+
+
+def _check_queue(environment: Mapping[str, str]) -> None:
     for name in _COUNTS:
         text = environment.get(name, "1")
         if not (text.isascii() and text.isdecimal() and int(text) > 0):
@@ -48,7 +53,6 @@ def check(environment: Mapping[str, str]) -> str:
     queue, batch = environment.get(_QUEUE, _DEFAULT_QUEUE), environment.get(_BATCH, _DEFAULT_BATCH)
     if int(batch) > int(queue):
         raise ValueError(f"{_BATCH}={batch} must be at most {_QUEUE}={queue}")
-    return protocol
 
 
 def _protocol(environment: Mapping[str, str]) -> str:
