@@ -8,8 +8,8 @@ from monitoring.queries import NAMESPACE, NAMESPACES, RATE, SHARE, YES, latency,
 
 def gateway() -> Dashboard:
     """Return the dashboard of the gateways and of Redis."""
-    instance, service = "instance", f'{NAMESPACE}, service="gateway"'
-    of_gateways = f"* on (namespace, instance) group_left () vilix_build_info{{{service}}}"
+    instance, gateways = "instance", f'{NAMESPACE}, component="gateway"'
+    of_gateways = f"* on (namespace, instance) group_left () vilix_build_info{{{gateways}}}"
     return Dashboard(
         "gateway",
         "Vilix / Gateway and Redis",
@@ -88,8 +88,8 @@ def gateway() -> Dashboard:
                         "Workers that each gateway has found",
                         [
                             Query(
-                                f"sum by (instance, service) (vilix_workers_serving{{{NAMESPACE}}})",
-                                "{{instance}} {{service}}",
+                                f"sum by (instance, grpc_service) (vilix_workers_serving{{{NAMESPACE}}})",
+                                "{{instance}} {{grpc_service}}",
                             )
                         ],
                     ),

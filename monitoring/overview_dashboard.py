@@ -41,8 +41,8 @@ def overview() -> Dashboard:
                         "Versions",
                         [
                             Query(
-                                f"count by (service, version) (vilix_build_info{{{NAMESPACE}}})",
-                                "{{service}} {{version}}",
+                                f"count by (component, version) (vilix_build_info{{{NAMESPACE}}})",
+                                "{{component}} {{version}}",
                             )
                         ],
                         kind="stat",

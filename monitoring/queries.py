@@ -9,7 +9,7 @@ from monitoring.panels import Panel, Query, Variable
 NAMESPACE: Final = 'namespace=~"$namespace"'
 MODEL: Final = f'{NAMESPACE}, model=~"$model"'
 RATE: Final = "[$__rate_interval]"
-NAMESPACES: Final = Variable("namespace", 'label_values(vilix_build_info{service="gateway"}, namespace)', "Namespace")
+NAMESPACES: Final = Variable("namespace", 'label_values(vilix_build_info{component="gateway"}, namespace)', "Namespace")
 SHARE: Final = "percentunit"
 YES: Final[list[dict[str, Any]]] = [
     {

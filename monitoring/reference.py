@@ -40,7 +40,8 @@ LABELS: Final = {
     "limit": "limit of the key that was reached",
     "decision": "decision without Redis: `key_grace`, `key_rejected`, `limits_local`, `limits_open`, `limits_closed`",
     "result": "result, one of those that the meaning lists",
-    "service": "service: `gateway`, `inference` or `embeddings`; of workers, the name of the gRPC service",
+    "component": "`gateway`, `inference` or `embeddings`",
+    "grpc_service": "name of the workers' gRPC service",
     "store": "`keys` or `responses`, as the meaning explains",
     "version": "version of Vilix",
     "file": "`tls.crt` or `ca.crt`",
@@ -58,6 +59,8 @@ Every process serves its metrics in Prometheus's format at `http://HOST:9090/met
 - A scraper that asks for OpenMetrics, as Prometheus does, also gets exemplars: `request_id` at
   `vilix_http_request_duration_seconds` and `vilix_first_token_seconds`, which leads to the log line of a slow request.
   Prometheus stores them with `--enable-feature=exemplar-storage`.
+- No metric has a label `namespace`, `service`, `pod`, `container`, `endpoint`, `instance` or `job`: in Kubernetes,
+  Prometheus adds these to every series.
 - No label has a text of a caller, and there are no series by key, so that the number of series is bounded: by the
   numbers of models, routes and values in the tables below. Usage by key is in the
   [usage stream](keys.md#usage-records-for-a-data-warehouse) and at `GET /usage`.

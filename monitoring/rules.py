@@ -1,7 +1,7 @@
 """Recording rules and alerts, which the chart installs as a PrometheusRule.
 
 Words in `@…@` are replaced by the chart (templates/prometheusrule.yaml): by the namespace and name of the release, and
-by the service levels in its values.
+by its values.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ MODEL: Final = "namespace, model"
 WINDOWS: Final = ("5m", "30m", "1h", "6h", "3d")
 """The windows of the burn rates: https://sre.google/workbook/alerting-on-slos/, table 5-8."""
 LEAST_FAILURES: Final = 5
-"""Fewer failures within an hour wake nobody: with few requests, one of them is a large part."""
+"""Fewer failures, within an hour or three days, are no alert: with few requests, one of them is a large part."""
 _BAD: Final = 'outcome=~"failed|broken off|silent|drained|stopped"'
 _OURS: Final = 'outcome!~"rejected|client gone"'
+_EXPIRY: Final = f"vilix_certificate_expiry_timestamp_seconds{{{NAMESPACE}}}"
 _HEADER: Final = "# Written by make monitoring from monitoring/rules.py.\n"
 
 
@@ -71,12 +72,15 @@ def records() -> list[Record]:
                 f"1 - {_first_tokens(window, 'bucket', _IN_TIME)} / {_first_tokens(window, 'count')}",
             ),
         ]
-    slow = f"{_first_tokens('1h', 'count', function='increase')} - "
-    slow += _first_tokens("1h", "bucket", _IN_TIME, function="increase")
+    for window in ("1h", "3d"):
+        slow = f"{_first_tokens(window, 'count', function='increase')} - "
+        slow += _first_tokens(window, "bucket", _IN_TIME, function="increase")
+        rules += [
+            Record(f"vilix:request_errors:increase{window}", _outcomes(window, _BAD, "increase")),
+            Record(f"vilix:slow_first_tokens:increase{window}", slow),
+        ]
     return [
         *rules,
-        Record("vilix:request_errors:increase1h", _outcomes("1h", _BAD, "increase")),
-        Record("vilix:slow_first_tokens:increase1h", slow),
         Record("vilix:tokens:rate5m", f"sum by ({MODEL}, kind) (rate(vilix_tokens_total{{{NAMESPACE}}}[5m]))"),
         Record(
             "vilix:engine_load:ratio",
@@ -87,7 +91,7 @@ def records() -> list[Record]:
 
 
 def _burns_fast(series: str, budget: str) -> str:
-    """Return the condition that a thirtieth of a month's budget is used in an hour, or a twentieth in six."""
+    """Return the condition that a fiftieth of a month's budget is used in an hour, or a twentieth in six."""
     ratio = f"{series}:ratio_rate"
     return (
         f"(({ratio}1h{{{NAMESPACE}}} > 14.4 * {budget} and {ratio}5m{{{NAMESPACE}}} > 14.4 * {budget})"
@@ -98,7 +102,10 @@ def _burns_fast(series: str, budget: str) -> str:
 
 def _burns_slowly(series: str, budget: str) -> str:
     ratio = f"{series}:ratio_rate"
-    return f"{ratio}3d{{{NAMESPACE}}} > {budget} and {ratio}6h{{{NAMESPACE}}} > {budget}"
+    return (
+        f"{ratio}3d{{{NAMESPACE}}} > {budget} and {ratio}6h{{{NAMESPACE}}} > {budget}"
+        f" and {series}:increase3d{{{NAMESPACE}}} >= {LEAST_FAILURES}"
+    )
 
 
 def _failures(causes: str) -> str:
@@ -112,7 +119,7 @@ def alerts() -> list[Alert]:
     return [
         Alert(
             "VilixGatewayMissing",
-            f'absent(vilix_build_info{{{NAMESPACE}, service="gateway"}})',
+            f'absent(vilix_build_info{{{NAMESPACE}, component="gateway"}})',
             "2m",
             "critical",
             "No gateway runs, or Prometheus reaches none.",
@@ -175,6 +182,14 @@ def alerts() -> list[Alert]:
             "The engine of {{ $labels.model }} at {{ $labels.instance }} does not come back.",
         ),
         Alert(
+            "VilixWorkersUnwatched",
+            f'absent(vilix_build_info{{{NAMESPACE}, component=~"inference|embeddings"}})'
+            f" and on (namespace) sum by (namespace) (vilix_workers_serving{{{NAMESPACE}}}) > 0",
+            "15m",
+            "warning",
+            "Workers serve, and Prometheus reaches none of them: no alert about engines can fire.",
+        ),
+        Alert(
             "VilixQueueAboveSlots",
             f"sum by ({MODEL}) (vilix_engine_queued{{{NAMESPACE}}})"
             f" > sum by ({MODEL}) (vilix_engine_slots{{{NAMESPACE}}})",
@@ -227,19 +242,23 @@ def alerts() -> list[Alert]:
         ),
         Alert(
             "VilixVolumeFull",
-            f'kubelet_volume_stats_available_bytes{{{NAMESPACE}, persistentvolumeclaim=~"(data-)?@FULLNAME@-valkey.*"}}'
-            f" / kubelet_volume_stats_capacity_bytes{{{NAMESPACE}}} < 0.1",
+            "min by (namespace, persistentvolumeclaim) ("
+            f"kubelet_volume_stats_available_bytes{{{NAMESPACE},"
+            ' persistentvolumeclaim=~"(data-)?@FULLNAME@-valkey.*|@BACKUP_CLAIM@"}'
+            f" / kubelet_volume_stats_capacity_bytes{{{NAMESPACE}}}) < 0.1",
             "15m",
             "warning",
             "The volume {{ $labels.persistentvolumeclaim }} has {{ $value | humanizePercentage }} of its space left.",
         ),
         Alert(
             "VilixCertificateExpires",
-            f"min by (namespace, file) (vilix_certificate_expiry_timestamp_seconds{{{NAMESPACE}}})"
-            " - time() < @CERTIFICATE_DAYS@ * 86400",
+            f"min by (namespace, file) ({_EXPIRY}) - time() < @CERTIFICATE_DAYS@ * 86400"
+            # NaN, which min leaves out, is the only value that differs from itself.
+            f" or max by (namespace, file) ({_EXPIRY} != {_EXPIRY})",
             "15m",
             "critical",
-            "A certificate ({{ $labels.file }}) expires in {{ $value | humanizeDuration }}, and was not renewed.",
+            "A certificate ({{ $labels.file }}) expires in {{ $value | humanizeDuration }}, and was not renewed"
+            " (NaN: it cannot be read).",
         ),
     ]
 

@@ -13,6 +13,7 @@ who uses what. By key, there are:
 
 - `vilix keys list` and `vilix keys usage NAME --by model`: requests and tokens by key, model and day;
 - `vilix top`: what each key is doing now;
+- `vilix request ID`: the receipt of one request of the last day, which customers read at `GET /api/requests/{id}`;
 - the usage streams in Redis: one record for each request, for a data warehouse;
 - the access log, by `key_id`.
 

@@ -17,6 +17,7 @@ from services.gateway.background import note_stop
 from services.gateway.edge.admin_listener import bind
 from services.gateway.edge.http_protocol import protocol_for
 from services.gateway.settings import GatewaySettings
+from services.gateway.tenancy.limits import LIMITS
 from services.gateway.wiring import check
 from services.runtime import settings as settings_module
 from services.runtime.allocator import limit_arenas
@@ -86,7 +87,7 @@ def _serve(settings: GatewaySettings, app: ASGIApp) -> None:
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.drain_seconds,
     )
-    metrics.prepare()
+    metrics.prepare(LIMITS)
     server = Server(config)
     server.run()
     if not server.started:

@@ -5,6 +5,7 @@ The label `model` is none for a request that names no model, and unknown for one
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, TypeVar
 
@@ -143,7 +144,7 @@ STORED_RESPONSE_BYTES: Final = Gauge(
     "vilix_stored_response_bytes",
     "Bytes of VILIX_STORE_BYTES that the stored responses of all keys occupied at the last look for revoked keys.",
 )
-WORKERS: Final = Gauge("vilix_workers_serving", "Workers that serve a model, by their gRPC service.", ["service"])
+WORKERS: Final = Gauge("vilix_workers_serving", "Workers that serve a model, by their gRPC service.", ["grpc_service"])
 
 MODEL_AVAILABLE: Final = Gauge(
     "vilix_model_available", "Whether some worker serves the model: 1 or 0, as in /healthz.", ["model"]
@@ -157,7 +158,7 @@ def of(metric: M, *labels: object) -> M:
     return metric.labels(*labels)
 
 
-def prepare() -> None:
+def prepare(limits: Iterable[str]) -> None:
     """Export counters as 0 before their first event, so that the first increase is visible to alerts."""
     for cause in ("connections", "evicted", "header_bytes", "header_time", "body_time", "write_time", "malformed"):
         CONNECTIONS_REJECTED.labels(cause)
@@ -167,15 +168,21 @@ def prepare() -> None:
         REDIS_AWAY.labels(decision)
     for rejection in ("full", "read_only", "persistence_failed", "no_replicas"):
         REDIS_REJECTED_WRITES.labels(rejection)
-    for limit in ("rpm", "tpm", "concurrency", "daily_tokens", "monthly_tokens"):
+    for limit in limits:
         LIMITS_REJECTED.labels(limit)
     for result in ("ok", "rejected", "failed"):
         REDIS_COMMAND_SECONDS.of(result)
+    for model in ("none", "unknown"):
+        _prepare_outcomes(model)
 
 
 def prepare_model(model: str) -> None:
     """Export the counters of a model as 0 before their first event, like `prepare`."""
     RETRIES.labels(model)
     FIRST_TOKEN_SECONDS.labels(model)
-    for outcome in ("complete", "failed", "broken off", "silent", "budget", "client gone"):
+    _prepare_outcomes(model)
+
+
+def _prepare_outcomes(model: str) -> None:
+    for outcome in ("complete", "failed", "broken off", "silent", "drained", "stopped", "budget", "client gone"):
         OUTCOMES.labels(model, outcome)

@@ -8,16 +8,16 @@ from typing import Final
 import prometheus_client
 
 BUILD_INFO: Final = prometheus_client.Gauge(
-    "vilix_build_info", "1, with the version of Vilix that the process runs as a label.", ["service", "version"]
+    "vilix_build_info", "1, with the version of Vilix that the process runs as a label.", ["component", "version"]
 )
 
 
-def serve_metrics(service: str, host: str, port: int) -> None:
+def serve_metrics(component: str, host: str, port: int) -> None:
     """Serve this process's metrics at http://HOST:PORT/metrics from a thread. The port 0 serves nothing.
 
     Raises OSError for an address that cannot be bound.
     """
-    BUILD_INFO.labels(service, _version()).set(1)
+    BUILD_INFO.labels(component, _version()).set(1)
     # The time at which each series was created: as many series again, which nothing reads.
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
     if port:

@@ -17,6 +17,7 @@ import grpc
 import numpy as np
 
 from services.runtime.failure import Failure
+from services.runtime.lasting_task import lasting_task
 from services.worker.triton_failures import engine_failed, failure_of, failure_of_rpc, raise_status, reject_error
 from services.worker.triton_messages import EngineOutput, cancellation, model_request, strings_of, tensors_of
 
@@ -143,8 +144,8 @@ class StepStream:
         self._is_stopping = False
         """Triton has rejected a control message."""
         self._put(next(self._others), _with_empty_final(model_request(model, self.name, {"open_steps": True})))
-        self._reading: Final = asyncio.create_task(self._read())
-        self._writing: Final = asyncio.create_task(self._write())
+        self._reading: Final = lasting_task(self._read())
+        self._writing: Final = lasting_task(self._write())
 
     @property
     def is_open(self) -> bool:

@@ -81,10 +81,10 @@ def volume(claim: str, available: int) -> list[str]:
 ONE_MODEL, ENGINE = 'model="m"', 'instance="w",model="m"'
 CASES = {
     "VilixGatewayMissing": Case(
-        ['vilix_build_info{service="inference"} 1x60', 'vilix_build_info{service="gateway"} 1x2 stale'],
-        ['vilix_build_info{service="gateway"} 1x60'],
+        ['vilix_build_info{component="inference"} 1x60', 'vilix_build_info{component="gateway"} 1x2 stale'],
+        ['vilix_build_info{component="gateway"} 1x60'],
         "10m",
-        'service="gateway"',
+        'component="gateway"',
     ),
     "VilixModelUnavailable": Case(
         [
@@ -115,6 +115,19 @@ CASES = {
         ['vilix_engine_ready{model="m",instance="w"} 0x10 1 0x60'],
         "20m",
         ENGINE,
+    ),
+    "VilixWorkersUnwatched": Case(
+        [
+            'vilix_build_info{component="gateway",instance="a"} 1x60',
+            'vilix_workers_serving{grpc_service="i",instance="a"} 1x60',
+            'vilix_build_info{component="inference",instance="w"} 1x2 stale',
+        ],
+        [
+            'vilix_build_info{component="gateway",instance="a"} 1x60',
+            'vilix_workers_serving{grpc_service="i",instance="a"} 1x20 0x60',
+            'vilix_build_info{component="embeddings",instance="w"} 1x20 stale',
+        ],
+        "30m",
     ),
     "VilixQueueAboveSlots": Case(queue(16), queue(15), "7m", ONE_MODEL),
     "VilixKvCacheFull": Case(
@@ -188,7 +201,8 @@ def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def series(namespace: str, text: str) -> dict[str, str]:
     name, values = text.split("} ") if "} " in text else (text, "")
-    return {"series": name.replace("{", f'{{namespace="{namespace}",', 1) + "}", "values": values}
+    target = f'namespace="{namespace}",service="vilix-gateway-metrics",'
+    return {"series": name.replace("{", f"{{{target}", 1) + "}", "values": values}
 
 
 def alert_test(name: str, case: Case, *, fires: bool, severity: str) -> dict[str, Any]:
@@ -238,6 +252,38 @@ def test_the_tests_of_alerts_see_a_difference(rules: Path) -> None:
     assert "VilixRedisAway" in run_tests(rules, [alert_test("VilixRedisAway", case, fires=True, severity="critical")])
 
 
+def test_a_few_failures_of_few_requests_are_no_alert_for_days(rules: Path) -> None:
+    """Four failures in eight hours, which are 4 % of the requests."""
+    few = Case((), [*outcomes("0+1x600", "0x100 1x100 2x100 3x100 4x100"), *first_tokens("0+1x600", "0+1x600")], "8h")
+    tests = [alert_test(name, few, fires=False, severity="warning") for name in CASES if name.endswith("ForDays")]
+    assert run_tests(rules, tests, every="4m") == ""
+
+
+def test_a_certificate_that_cannot_be_read_is_an_alert(rules: Path) -> None:
+    name = "vilix_certificate_expiry_timestamp_seconds"
+    inputs = [f'{name}{{file="tls.crt",instance="a"}} {" ".join(["NaN"] * 30)}']
+    inputs += [f'{name}{{file="{file}",instance="b"}} 999999999x60' for file in ("tls.crt", "ca.crt")]
+    case = Case(inputs, (), "20m", 'file="tls.crt"')
+    assert run_tests(rules, [alert_test("VilixCertificateExpires", case, fires=True, severity="critical")]) == ""
+
+
+def test_the_alert_of_volumes_covers_a_claim_for_backups_that_exists(tmp_path: Path) -> None:
+    manifests = template(sets=[*ENABLED, "valkey.backup.enabled=true", "valkey.backup.existingClaim=nightly.copies"])
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(yaml.safe_dump(find(manifests, "PrometheusRule", "vilix")["spec"]))
+    tests = [
+        alert_test(
+            "VilixVolumeFull",
+            Case(volume(claim, 99), volume("nightly-copies", 99), "20m", f'persistentvolumeclaim="{claim}"'),
+            fires=fires,
+            severity="warning",
+        )
+        for claim in ("nightly.copies", "data-vilix-valkey-0")
+        for fires in (True, False)
+    ]
+    assert run_tests(rules, tests) == ""
+
+
 def test_recording_rules_have_the_values_that_they_name(rules: Path) -> None:
     inputs = [*outcomes("0+90x600", "0+10x600"), *first_tokens("0+3x600", "0+4x600")]
     inputs += [f'vilix_tokens_total{{model="m",kind="prompt",instance="{gateway}"}} 0+600x600' for gateway in "ab"]
@@ -247,6 +293,8 @@ def test_recording_rules_have_the_values_that_they_name(rules: Path) -> None:
         inputs += [f'vilix_engine_slots{{model="m",instance="{pod}"}} 8x600']
     expected = {rule.name: 0.1 if "errors" in rule.name else 0.25 for rule in records()}
     expected |= {"vilix:request_errors:increase1h": 600, "vilix:slow_first_tokens:increase1h": 60}
+    # Nine hours of data.
+    expected |= {"vilix:request_errors:increase3d": 5400, "vilix:slow_first_tokens:increase3d": 540}
     expected |= {"vilix:tokens:rate5m": 20, "vilix:engine_load:ratio": 0.875}
     tests = [
         {
@@ -279,7 +327,7 @@ def test_every_alert_leads_to_its_section(rules: Path) -> None:
 
 
 def test_operators_choose_levels_labels_and_addresses() -> None:
-    levels = {"availability": 99.5, "firstTokens": 90, "firstTokenSeconds": 10, "certificateDays": 2}
+    levels = {"availability": 99.5, "firstTokens": 94, "firstTokenSeconds": 10, "certificateDays": 2}
     own = {**levels, "runbookUrl": "https://wiki.example.com/vilix", "labels": {"prometheus": "main"}}
     sets = [
         f"monitoring.rules={json.dumps(own)}",
@@ -290,7 +338,7 @@ def test_operators_choose_levels_labels_and_addresses() -> None:
     manifests = template(sets=[*ENABLED, *sets], release="two")
     rule = find(manifests, "PrometheusRule", "two")
     text = json.dumps(rule)
-    for part in ("14.4 * 0.005 ", "14.4 * 0.1 ", 'le=\\"10.0\\"', "2 * 86400", "https://wiki.example.com/vilix#vilix"):
+    for part in ("14.4 * 0.005 ", "14.4 * 0.06 ", 'le=\\"10.0\\"', "2 * 86400", "https://wiki.example.com/vilix#vilix"):
         assert part in text, part
     assert (rule["metadata"]["labels"]["prometheus"], "release" in rule["metadata"]["labels"]) == ("main", False)
     dashboard = find(manifests, "ConfigMap", "two-dashboard-overview")["metadata"]
@@ -299,12 +347,29 @@ def test_operators_choose_levels_labels_and_addresses() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["availability=100", "firstTokens=0", "firstTokenSeconds=3", "certificateDays=0", "runbookUrl="]
+    "setting",
+    [
+        "availability=100",
+        "firstTokens=0",
+        # 14.4 times the budget would be more than all requests, so that no critical alert could fire.
+        "availability=93",
+        "firstTokens=93",
+        "firstTokenSeconds=3",
+        "certificateDays=0",
+        "runbookUrl=",
+    ],
 )
 def test_levels_that_no_rule_can_have_are_rejected(setting: str) -> None:
     result = try_template(sets=[*ENABLED, f"monitoring.rules.{setting}"])
     assert result.returncode != 0
     assert setting.partition("=")[0] in result.stderr
+
+
+@pytest.mark.parametrize(("interval", "is_accepted"), [("2m", True), ("90s", True), ("121s", False), ("5m", False)])
+def test_scrapes_are_frequent_enough_for_rates_over_five_minutes(interval: str, is_accepted: bool) -> None:
+    result = try_template(sets=[*ENABLED, f"monitoring.interval={interval}"])
+    assert (result.returncode == 0) is is_accepted
+    assert is_accepted or "interval" in result.stderr
 
 
 def test_nothing_is_rendered_without_monitoring() -> None:

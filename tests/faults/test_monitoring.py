@@ -45,7 +45,10 @@ LEVELS: Final = {"availability": 99.9, "firstTokens": 99.9, "firstTokenSeconds":
 SETTINGS: Final = {"VILIX_REDIS_CHECK_SECONDS": "0.5", "VILIX_REDIS_TIMEOUT": "0.3"}
 INTERVAL: Final = "30s"
 """What `$__rate_interval` stands for."""
-WITHOUT_FAULT: Final = {"VilixVolumeFull": "the kubelet reports volumes, and there is none; promtool tests it"}
+WITHOUT_FAULT: Final = {
+    "VilixVolumeFull": "the kubelet reports volumes, and there is none; promtool tests it",
+    "VilixWorkersUnwatched": "Prometheus reaches all workers here; promtool tests it",
+}
 """The alerts that no fault of this system can cause, and why."""
 
 LASTING: Final = {

@@ -19,6 +19,8 @@ from tests.support.waits import until
 
 NAMESPACE: Final = "ai"
 """The label that Prometheus adds in a cluster; that of the manifests that tests render."""
+_TARGET_LABELS: Final = {"namespace": NAMESPACE, "service": "vilix-gateway-metrics", "endpoint": "metrics"}
+"""Labels as the Prometheus operator adds them: `service` is the name of the Kubernetes Service."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def _started(
     program = require("prometheus", package="prometheus")
     directory.mkdir()
     (directory / "rules.yaml").write_text(yaml.safe_dump({"groups": list(groups)}))
-    jobs = [{"job_name": "vilix", "static_configs": [{"targets": [*targets], "labels": {"namespace": NAMESPACE}}]}]
+    jobs = [{"job_name": "vilix", "static_configs": [{"targets": [*targets], "labels": _TARGET_LABELS}]}]
     seconds = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     configuration = {"global": seconds, "rule_files": ["rules.yaml"], "scrape_configs": jobs}
     (directory / "prometheus.yaml").write_text(yaml.safe_dump(configuration))

@@ -23,6 +23,8 @@ COUNTS: Final = {
     "vilix_redis_up", "vilix_usage_unsettled_requests", "vilix_worker_requests_in_flight", "vilix_workers_serving",
 }  # fmt: skip
 """Gauges without a unit: numbers of things, and answers to a question (1 or 0)."""
+TARGET_LABELS: Final = {"namespace", "service", "pod", "container", "endpoint", "instance", "job"}
+"""The labels that the Prometheus operator gives to all series of a ServiceMonitor's targets."""
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: path.name)
@@ -47,6 +49,7 @@ def test_names_and_labels_follow_rules(entry: Entry) -> None:
     assert not re.search(r"_(ms|milliseconds|minutes|kb|mb|percent|rate)(_|$)", entry.name)
     assert set(entry.labels) <= LABELS.keys(), "the reference must say where the values come from"
     assert "key" not in entry.labels
+    assert not TARGET_LABELS & set(entry.labels), "Prometheus would rename it to exported_…"
     assert entry.meaning.endswith(".")
 
 

@@ -19,6 +19,13 @@ def cost(part: str, of: str = "") -> float:
     return int(match[1]) * {"µs": 1e-6, "ms": 1e-3}[match[2]]
 
 
+def stated(pattern: str) -> float:
+    """Return the number in a phrase of the page."""
+    match = re.search(pattern, TEXT)
+    assert match, pattern
+    return float(match[1])
+
+
 def cell(row: str, column: int) -> list[float]:
     """Return the numbers of a cell of the examples, without those of a unit."""
     match = re.search(rf"^\| {re.escape(row)}[^|]*\|([^|]*)\|([^|]*)\|", TEXT, re.MULTILINE)
@@ -44,5 +51,15 @@ def test_the_examples_add_up(requests_per_day: float, column: int) -> None:
     assert cell("pods of the model", column) == [max(by_tokens, by_streams) + 1]
     requests, renewals = peak * cost("Redis"), streams / 2 * cost("Redis") / 2
     assert cell("cores of Redis", column)[:2] == [round(requests, 2), round(renewals, 2)]
+    gateways = max(2, math.ceil(cores / 0.6))
+    memory = cell("memory of the gateways", column)
+    base, stream = stated(r"about (\d+) MB of memory") / 1e3, stated(r"33 to (\d+) kB for each stream") / 1e6
+    assert memory == [round(base * gateways, 1), round(stream * streams, 1) if column == 2 else round(20.8)]
     if column == 2:
         assert cell("cores of Redis", column)[2] == math.ceil((requests + renewals) / 0.6)
+
+
+@pytest.mark.parametrize(("seconds", "before"), [(2, "so that one key can have about "), (5, "10 s: about ")])
+def test_the_rate_of_one_key_includes_renewals(seconds: int, before: str) -> None:
+    request = cost("Redis") + 10 / seconds * cost("Redis") / 2
+    assert f"{before}{5 * round(0.12 / request):,}" in " ".join(TEXT.split())

@@ -93,7 +93,8 @@ def publish(record: RequestRecord) -> None:
     method = record.method if record.method in _METHODS else "other"
     metrics.of(metrics.REQUESTS, record.route, method, record.status, record.model_label).inc()
     metrics.of(metrics.REQUEST_SECONDS, record.route, record.model_label).observe(record.seconds, record.exemplar())
-    if method == "POST":
+    # The record of the work in the background counts it.
+    if method == "POST" and not record.receipt.is_handed_over:
         metrics.of(metrics.OUTCOMES, record.model_label, record.outcome).inc()
     _log.info("request", extra=record.fields())
     if record.trace is not None:

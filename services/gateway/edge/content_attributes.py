@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Final
 
 from services.gateway.record import Content
+from services.runtime.telemetry import without_keys
 from services.runtime.tracing.span import Value
 
 MOST_TEXT: Final = 4_000
 """The most characters of one text."""
 MOST_MESSAGES: Final = 16_000
-"""The most characters of all messages. The oldest ones are left out."""
+"""The most characters of all messages. The oldest ones are left out, and of a newest one that is longer, last parts."""
+_FRAME: Final = 100
+"""More than the characters of a message around its parts."""
 
 
 def content_attributes(content: Content) -> dict[str, Value | None]:
@@ -76,9 +80,22 @@ def _rendered(messages: Sequence[Mapping[str, Any]]) -> str:
     rendered: list[str] = []
     left = MOST_MESSAGES
     for message in reversed(messages):
-        text = json.dumps(message, ensure_ascii=False)
+        text = _dump(message)
         left -= len(text)
         if left < 0:
+            if not rendered:
+                rendered = [_dump(_shortened(message))]
             break
         rendered.insert(0, text)
-    return f"[{', '.join(rendered)}]"
+    return without_keys(f"[{', '.join(rendered)}]")
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _shortened(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the newest message with as many of its parts as fit."""
+    ends = accumulate(len(_dump(part)) + len(", ") for part in message["parts"])
+    count = sum(end <= MOST_MESSAGES - _FRAME for end in ends)
+    return {**message, "parts": message["parts"][:count] or [_text("…")]}

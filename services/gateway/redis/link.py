@@ -15,6 +15,7 @@ from services.gateway import metrics
 from services.gateway.redis.connection import MIN_TIMEOUT_SECONDS, disconnect
 from services.gateway.redis.rejections import WriteRejection, rejection_of, try_writing
 from services.runtime.end_tasks import end_tasks
+from services.runtime.lasting_task import lasting_task
 
 T = TypeVar("T")
 PROBE_SECONDS: Final = 0.1
@@ -105,7 +106,7 @@ class RedisLink:
         _log.warning("redis rejects writes", extra=more)
         self.changed.set()
         if self._write_probe is None or self._write_probe.done():
-            self._write_probe = asyncio.create_task(self._try_writing())
+            self._write_probe = lasting_task(self._try_writing())
 
     async def _try_writing(self) -> None:
         while self.rejection is not None:
@@ -133,7 +134,7 @@ class RedisLink:
             self.away = True
             metrics.REDIS_UP.labels("keys").set(0)
             _log.warning("redis is away", extra={"error": f"{type(error).__name__}: {error}"[:200]})
-            self._probe = asyncio.create_task(self._close_circuit())
+            self._probe = lasting_task(self._close_circuit())
 
     async def _close_circuit(self) -> None:
         while self.away:

@@ -18,6 +18,7 @@ from services.gateway.routing.send_queue import SendQueue
 from services.runtime.end_tasks import end_tasks
 from services.runtime.failure import Failure, Reason, from_proto
 from services.runtime.idle_timer import IdleTimer
+from services.runtime.lasting_task import lasting_task
 from services.runtime.messages.message import Message
 
 WINDOW: Final = 256
@@ -264,7 +265,7 @@ class CallMultiplexer:
         self._unsent: Final = SendQueue()
         self.messages = 0
         """The number of messages that the worker has sent."""
-        self._tasks: Final = (asyncio.create_task(self._read()), asyncio.create_task(self._write()))
+        self._tasks: Final = (lasting_task(self._read()), lasting_task(self._write()))
 
     @property
     def open(self) -> bool:

@@ -12,6 +12,7 @@ from google.protobuf import duration_pb2
 from vilix.embeddings.v1 import embeddings_service_pb2 as pb
 
 from services.runtime.heartbeat import Heartbeat
+from services.runtime.lasting_task import lasting_task
 
 SHORTEST_INTERVAL: Final = 0.1
 
@@ -32,7 +33,7 @@ class WorkerHeartbeat:
         """Cancel the code inside the context and raise IdleTimeoutError if the worker is silent for too long."""
         if self._watching is None:
             self._heartbeat.note_heartbeat()
-            self._watching = asyncio.create_task(self._watch())
+            self._watching = lasting_task(self._watch())
         self._calls += 1
         try:
             async with self._heartbeat.required():

@@ -56,9 +56,7 @@ def engine_span(
         "gen_ai.provider.name": "vilix",
         "gen_ai.request.model": model,
         "gen_ai.request.choice.count": request.n if request.n > 1 else None,
-        **{
-            f"gen_ai.request.{name}": getattr(sampling, name) if sampling.HasField(name) else None for name in _SAMPLING
-        },
+        **{f"gen_ai.request.{name}": _parameter(sampling, name) for name in _SAMPLING},
         "gen_ai.response.finish_reasons": usage.finish_reasons or None,
         "gen_ai.response.time_to_first_chunk": None if first is None else round(first - began, 6),
         "gen_ai.usage.input_tokens": usage.prompt_tokens,
@@ -80,3 +78,11 @@ def engine_span(
         error=error,
         events=[] if first is None else [("first token", first)],
     )
+
+
+def _parameter(sampling: pb.SamplingParams, name: str) -> int | float | None:
+    """Return a parameter. Of a number in single precision, the digits that the client sent."""
+    if not sampling.HasField(name):  # type: ignore[arg-type]  # the names are those of fields
+        return None
+    value: int | float = getattr(sampling, name)
+    return float(f"{value:.7g}") if isinstance(value, float) else value

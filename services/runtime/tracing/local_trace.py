@@ -135,10 +135,12 @@ class LocalTrace:
     def end(self, make_spans: Callable[[], Sequence[Span]], *, has_failed: bool, trusts_caller: bool = True) -> None:
         """Export the spans of the request, which ends now, if it is sampled, has failed or was slow.
 
-        The decision of a caller that is not trusted does not count.
+        Neither the decision nor the trace id of a caller that is not trusted counts: it could choose an id that every
+        ratio samples.
         """
-        tracer, context = self._tracer, self.context
-        is_sampled = context.is_sampled if trusts_caller else tracer.sampling.samples(context.trace_id, None)
+        tracer, is_sampled = self._tracer, self.context.is_sampled
+        if self.parent is not None and not trusts_caller:
+            is_sampled = tracer.sampling.chooses(self.context.span_id)
         if not (is_sampled or has_failed or time.perf_counter() - self._began >= tracer.slow_seconds):
             return
         try:

@@ -16,12 +16,12 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
+from services.runtime.tracing.exporter_variables import check
 from services.runtime.tracing.span import Span
 from services.runtime.tracing.trace_context import TraceContext
 
 CLOSE_SECONDS: Final = 3.0
 """The longest wait for the last spans at the end of the process."""
-_PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 
 
@@ -29,7 +29,7 @@ class OtlpExport:
     """Exports spans of one process."""
 
     def __init__(self, service: str, environment: Mapping[str, str]) -> None:
-        """Export for `service`, unless OTEL_SERVICE_NAME names it. Raises ValueError for an unknown protocol."""
+        """Export for `service`, unless OTEL_SERVICE_NAME names it. Raises ValueError for a wrong variable."""
         self._scope: Final = InstrumentationScope("vilix", metadata.version("vilix"))
         own = {"service.version": metadata.version("vilix")}
         named = "OTEL_SERVICE_NAME" in environment or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
@@ -76,19 +76,15 @@ def _context(context: TraceContext, *, is_remote: bool) -> SpanContext:
 
 def _exporter(environment: Mapping[str, str]) -> SpanExporter:
     """Return the exporter of the configured protocol. It reads endpoint, headers, certificates and timeout itself."""
-    name = next((name for name in _PROTOCOLS if environment.get(name)), None)
-    protocol = environment[name] if name is not None else "grpc"
-    # Each imports libraries that the other does not need.
-    if protocol == "grpc":
+    # Each protocol imports libraries that the other does not need.
+    if check(environment) == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
             OTLPSpanExporter as GrpcExporter,
         )
 
         return GrpcExporter()
-    if protocol == "http/protobuf":
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
-            OTLPSpanExporter as HttpExporter,
-        )
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter as HttpExporter,
+    )
 
-        return HttpExporter()
-    raise ValueError(f"{name}={protocol!r} must be grpc or http/protobuf")
+    return HttpExporter()

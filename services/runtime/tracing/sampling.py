@@ -28,7 +28,11 @@ class Sampling:
         """Return whether the trace is sampled. `parent` is the caller's span, if its decision may count."""
         if parent is not None and self.follows_parent:
             return parent.is_sampled
-        return int(trace_id[16:], 16) < round(self.ratio * _LIMIT)
+        return self.chooses(trace_id[16:])
+
+    def chooses(self, digits: str) -> bool:
+        """Return whether the ratio chooses these 16 random hexadecimal digits."""
+        return int(digits, 16) < round(self.ratio * _LIMIT)
 
 
 def read_sampling(environment: Mapping[str, str]) -> Sampling:

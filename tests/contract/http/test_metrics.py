@@ -12,6 +12,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from services.gateway.record import Outcome
 from services.gateway.tenancy.limits import LIMITS
 from tests.support.gateway import EXPECTED
 from tests.support.scripted_worker import MODEL, ScriptedWorker, content, finish, started, usage
@@ -102,10 +103,14 @@ async def test_the_build_and_every_models_workers_are_exported(
 ) -> None:
     found = await families(metrics_url)
     build = next(family for family in found if family.name == "vilix_build_info").samples
-    assert [(sample.labels["service"], sample.value) for sample in build] == [("gateway", 1.0)]
+    assert [(sample.labels["component"], sample.value) for sample in build] == [("gateway", 1.0)]
     names = {sample.name for family in found for sample in family.samples}
     limits = {s.labels["limit"] for f in found for s in f.samples if s.name == "vilix_limits_rejected_total"}
     assert limits == {*LIMITS}, "an alert must see the first rejection"
+    counted = [s.labels for f in found for s in f.samples if s.name == "vilix_request_outcomes_total"]
+    for model in (EXPECTED, "none", "unknown"):
+        seen = {labels["outcome"] for labels in counted if labels["model"] == model}
+        assert seen >= {*Outcome} - {Outcome.REJECTED, Outcome.LOST}, "an alert must see the first failure"
     assert not [name for name in names if name.startswith("vilix_") and name.endswith("_created")]
 
     async def values(model: str) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -133,6 +134,63 @@ def test_an_unknown_protocol_is_named() -> None:
         opened_tracer("gateway", slow_seconds=30, environment=environment),
     ):
         pass
+
+
+SECRET = "vlx-collector-secret"
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"HEADERS": f"authorization: Bearer {SECRET}"}, "OTEL_EXPORTER_OTLP_HEADERS must be a list of NAME=VALUE"),
+        ({"TRACES_HEADERS": SECRET}, "OTEL_EXPORTER_OTLP_TRACES_HEADERS must be a list of NAME=VALUE"),
+        ({"ENDPOINT": f"http://{SECRET}@[::1"}, "OTEL_EXPORTER_OTLP_ENDPOINT must be a URL"),
+        ({"TRACES_ENDPOINT": "http://c:port"}, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT must be a URL"),
+        ({"COMPRESSION": "zip"}, "OTEL_EXPORTER_OTLP_COMPRESSION='zip' must be gzip with grpc"),
+        (
+            {"COMPRESSION": "zip", "PROTOCOL": "http/protobuf"},
+            "OTEL_EXPORTER_OTLP_COMPRESSION='zip' must be none or gzip or deflate with http/protobuf",
+        ),
+        ({"CERTIFICATE": "/nonexistent"}, "OTEL_EXPORTER_OTLP_CERTIFICATE='/nonexistent' cannot be read: No such"),
+        ({"TRACES_CLIENT_KEY": "/"}, "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY='/' cannot be read: Is a directory"),
+        ({"TIMEOUT": "abc"}, "OTEL_EXPORTER_OTLP_TIMEOUT='abc' must be a number of seconds above 0"),
+        ({"TRACES_TIMEOUT": "inf"}, "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT='inf' must be a number of seconds above 0"),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "abc"}, "OTEL_BSP_MAX_QUEUE_SIZE='abc' must be a whole number above 0"),
+        ({"OTEL_BSP_SCHEDULE_DELAY": "0"}, "OTEL_BSP_SCHEDULE_DELAY='0' must be a whole number above 0"),
+        (
+            {"OTEL_BSP_MAX_QUEUE_SIZE": "20"},
+            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE=512 must be at most OTEL_BSP_MAX_QUEUE_SIZE=20",
+        ),
+    ],
+)
+def test_a_wrong_variable_is_named_without_the_secrets_of_headers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variables: dict[str, str], message: str
+) -> None:
+    own = {name if name.startswith("OTEL_") else f"OTEL_EXPORTER_OTLP_{name}": text for name, text in variables.items()}
+    environment = set_environment(monkeypatch, **{"OTEL_EXPORTER_OTLP_ENDPOINT": "https://127.0.0.1:9", **own})
+    with (
+        pytest.raises(ValueError, match=re.escape(message)) as raised,
+        opened_tracer("gateway", slow_seconds=30, environment=environment),
+    ):
+        pass
+    assert SECRET not in str(raised.value) + caplog.text
+
+
+def test_values_that_the_sdk_accepts_are_accepted(
+    receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment = set_environment(
+        monkeypatch,
+        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.http_endpoint,
+        OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+        OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer a.b==, x-tenant = one%20two,",
+        OTEL_EXPORTER_OTLP_COMPRESSION="none",
+        OTEL_EXPORTER_OTLP_TIMEOUT="2.5",
+    )
+    with opened_tracer("gateway", slow_seconds=30, environment=environment) as tracer:
+        export(tracer)
+    assert len(receiver.spans()) == 1
+    assert caplog.text == ""
 
 
 def test_log_lines_of_a_traced_request_have_the_id_of_its_trace(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from starlette.types import Receive, Scope, Send
 from vilix.inference.v1 import inference_service_pb2 as pb
 
@@ -154,6 +155,24 @@ async def test_background_work_is_a_part_of_the_trace_that_began_it(exported: Ex
     assert {span.context.trace_id for span in (work, request)} == {"a" * 32}
 
 
+async def test_a_response_in_the_background_counts_once_as_an_outcome(exported: Exported) -> None:
+    def handle(record: RequestRecord, scope: Scope) -> int:
+        record.note_model("in-the-background", is_known=True)
+        work = detached(Exchange(scope, None, None)).record  # type: ignore[arg-type]  # nobody reads or writes
+        work.outcome = Outcome.FAILED
+        publish(work)
+        return 200
+
+    await serve(exported, handle)
+    counted = {
+        outcome: REGISTRY.get_sample_value(
+            "vilix_request_outcomes_total", {"model": "in-the-background", "outcome": outcome}
+        )
+        for outcome in ("complete", "failed")
+    }
+    assert counted == {"complete": None, "failed": 1.0}
+
+
 async def test_a_state_in_several_headers_is_joined(exported: Exported) -> None:
     def handle(record: RequestRecord, _: Scope) -> int:
         assert record.trace is not None
@@ -220,3 +239,25 @@ def test_long_content_is_cut() -> None:
     assert len(text) <= MOST_MESSAGES + 100
     assert [message["parts"][0]["content"][0] for message in kept] == ["7", "8", "9"]
     assert {len(message["parts"][0]["content"]) for message in kept} == {MOST_TEXT}
+
+
+def test_content_has_no_keys() -> None:
+    secret = "vlx_0123456789abcdef"
+    called = pb.ToolCall(id=secret, name="f", arguments_json=json.dumps({"key": secret}))
+    message = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text=f"my\n{secret}\nkey")], tool_calls=[called])
+    transcript = Transcript(pb.GenerateRequest(messages=[message]))
+    transcript.add([pb.Event(delta=pb.Delta(content=secret, reasoning_content=secret))])
+    attributes = content_attributes(transcript)
+    assert secret not in str(attributes)
+    assert json.loads(str(attributes["gen_ai.input.messages"]))[0]["parts"][0]["content"] == "my\nvlx_…\nkey"
+
+
+@pytest.mark.parametrize(("text", "kept"), [("a" * MOST_TEXT, "a" * MOST_TEXT), ("\0" * MOST_TEXT, "…")])
+def test_a_newest_message_that_is_too_long_is_cut(text: str, kept: str) -> None:
+    old = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="old")])
+    newest = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text=text)] * 5)
+    text = str(content_attributes(Transcript(pb.GenerateRequest(messages=[old, newest])))["gen_ai.input.messages"])
+    (message,) = json.loads(text)
+    assert len(text) <= MOST_MESSAGES + 100
+    assert message["role"] == "user"
+    assert {part["content"] for part in message["parts"]} == {kept}

@@ -82,6 +82,17 @@ def test_a_callers_decision_does_not_count_for_a_sampler_without_parents_or_a_ca
     assert is_exported(ALWAYS, UNSAMPLED, trusts_caller=False)
 
 
+@pytest.mark.parametrize("is_sampled", [True, False])
+def test_a_caller_without_a_key_cannot_choose_an_id_that_is_always_exported(
+    monkeypatch: pytest.MonkeyPatch, is_sampled: bool
+) -> None:
+    monkeypatch.setattr(local_trace, "new_span_id", lambda: "f" * 16)
+    chosen = TraceContext("1" + "0" * 31, "b" * 16, is_sampled)
+    assert not is_exported(Sampling(0.01), chosen, trusts_caller=False)
+    monkeypatch.setattr(local_trace, "new_span_id", lambda: "0" * 15 + "1")
+    assert is_exported(Sampling(0.01), TraceContext("f" * 32, "b" * 16, is_sampled), trusts_caller=False)
+
+
 def test_failed_and_slow_requests_are_exported_always(clock: Clock) -> None:
     assert is_exported(NEVER, UNSAMPLED, has_failed=True)
     exported = Exported()
