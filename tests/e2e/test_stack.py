@@ -156,6 +156,8 @@ def test_a_killed_or_frozen_model_process_is_replaced_and_other_models_stay_avai
     status = {"smollm2-135m": chat_status, "multilingual-e5-small": embeddings_status}
     other = next(name for name in status if name != model)
     block_until(lambda: all(ask(stack) == 200 for ask in status.values()))
+    # The supervisor looks later than the worker. A model that freezes before it has answered is given time to start.
+    block_until(lambda: all(process["state"] == "ready" for process in stack.state["processes"].values()))
     stub, server = model_process(stack, model), stack.state["pids"][f"triton-{model}"]
     began = time.monotonic()
     os.kill(stub, number)
