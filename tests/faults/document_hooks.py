@@ -15,6 +15,7 @@ from schemathesis.specs.openapi.checks import (
     negative_data_rejection,
     positive_data_acceptance,
     response_schema_conformance,
+    use_after_free,
 )
 
 from tests.faults.chat_stream import MODEL
@@ -78,6 +79,14 @@ def what_is_answered_matches_the_document(ctx: CheckContext, response: Response,
     (media_type, *_) = response.headers.get("content-type", [""])
     if not media_type.startswith("text/event-stream"):
         response_schema_conformance(ctx, response, case)
+
+
+@schemathesis.check
+def what_was_deleted_is_gone(ctx: CheckContext, response: Response, case: Any) -> None:
+    """Fail for a thing that is still there after it was deleted. A revoked key is found by its id, as revoked."""
+    is_key = case.operation.path.startswith("/admin/v1/keys/") and response.status_code == 200
+    if not (is_key and (response.json() or {}).get("revoked")):
+        use_after_free(ctx, response, case)
 
 
 def _matches_without_null(case: Any) -> bool:
