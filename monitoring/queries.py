@@ -1,4 +1,4 @@
-"""What the queries of several dashboards share."""
+"""Parts of queries that several dashboards have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the parts of the benchmark have in common: their options, rounds and results."""
+"""The options, rounds and results of each part of the benchmark."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Name = TypeVar("Name")
 
 @dataclass(frozen=True)
 class Options:
-    """How much is measured."""
+    """The amount that is measured."""
 
     rounds: int
     is_quick: bool = False

@@ -1,4 +1,4 @@
-"""What the steps of a request note for its receipt."""
+"""Notes of the steps of a request for its receipt."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ReceiptNotes:
     engine: str = ""
     engine_version: str = ""
     worker_ms: Mapping[str, float] = field(default_factory=dict)
-    """How long the phases took in the worker, in milliseconds, by name."""
+    """The durations of the phases in the worker, in milliseconds, by name."""
     parameters: str | None = None
     """A digest of the request's numeric parameters."""
 

@@ -94,7 +94,7 @@ class RequestRecord:
     """None if traces are off."""
 
     receipt: ReceiptNotes = field(default_factory=ReceiptNotes)
-    """What the request's receipt contains besides this record."""
+    """The contents of the request's receipt besides this record."""
 
     def enter(self, stage: str) -> None:
         """Note that a stage begins, and that the one before it ends."""

@@ -16,7 +16,7 @@ _LONGEST = 512
 
 @dataclass(frozen=True)
 class Likelihood:
-    """What a model makes of a text behind another one."""
+    """The likelihood of a text behind another one, for a model."""
 
     log_probability: float
     lead: float

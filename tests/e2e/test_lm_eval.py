@@ -147,7 +147,7 @@ def write_task(directory: Path, name: str, task: str, documents: Sequence[Mappin
 
 @dataclass(frozen=True)
 class Sample:
-    """What lm-eval asked about one document, and was answered."""
+    """The questions of lm-eval about one document, and the answers."""
 
     document: dict[str, Any]
     pairs: list[tuple[str, str]]

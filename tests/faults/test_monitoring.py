@@ -44,7 +44,7 @@ OVERLOAD: Final = 2 * SLOTS + 1
 LEVELS: Final = {"availability": 99.9, "firstTokens": 99.9, "firstTokenSeconds": 1}
 SETTINGS: Final = {"VILIX_REDIS_CHECK_SECONDS": "0.5", "VILIX_REDIS_TIMEOUT": "0.3"}
 INTERVAL: Final = "30s"
-"""What `$__rate_interval` stands for."""
+"""The value of `$__rate_interval`."""
 WITHOUT_FAULT: Final = {
     "VilixVolumeFull": "the kubelet reports volumes, and there is none; promtool tests it",
     "VilixWorkersUnwatched": "Prometheus reaches all workers here; promtool tests it",

@@ -34,7 +34,7 @@ class VLLMClientError(Exception):
 
 
 class EngineGenerateError(Exception):
-    """What vLLM raises from an unexpected error of one request."""
+    """The error that vLLM raises from an unexpected error of one request."""
 
 
 class StatLoggerBase:

@@ -134,7 +134,7 @@ class UsedTokens(ResponseModel):
 
 
 class Week(ResponseModel):
-    """What was spent in a week."""
+    """The money spent in a week."""
 
     period: Annotated[str, doc("Its Monday, UTC.", "دوشنبهٔ آن به وقت UTC.", example="2026-11-30")]
     ends: Annotated[str, doc("When the next one begins.", "زمان آغاز دوبارهٔ آن.", example="2026-12-07T00:00:00Z")]

@@ -46,7 +46,7 @@ class ModelPrice(Currency):
 
     prompt: int
     cached: int
-    """Of the tokens of a prompt that came from the prefix cache."""
+    """The price of the tokens of a prompt that came from the prefix cache."""
     completion: int
 
     def cost(self, tokens: Tokens) -> int:

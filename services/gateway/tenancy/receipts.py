@@ -27,7 +27,7 @@ from services.gateway.tenancy.receipt import receipt_of
 from services.runtime.end_tasks import end_tasks
 
 SECONDS: Final = 86_400
-"""How long a receipt can be read."""
+"""Seconds for which a receipt can be read."""
 MOST_WAITING: Final = 1000
 """The most receipts that wait to be written; further ones are dropped."""
 MOST_REJECTED: Final = 50

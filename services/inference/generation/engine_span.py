@@ -24,7 +24,7 @@ _SAMPLING: Final = ("max_tokens", "temperature", "top_p", "top_k", "seed", "freq
 
 @dataclass(frozen=True, kw_only=True)
 class EngineUsage:
-    """What a generation took from the engine."""
+    """The use that a generation made of the engine."""
 
     prompt_tokens: int
     completion_tokens: int

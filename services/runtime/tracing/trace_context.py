@@ -36,7 +36,7 @@ class TraceContext:
     is_sampled: bool
     """Whether the caller exports its spans of the trace for certain."""
     state: str = ""
-    """What vendors have added. It is passed on unchanged."""
+    """The state that vendors have added. It is passed on unchanged."""
 
     def child(self) -> TraceContext:
         """Return the context of a new span of the trace."""

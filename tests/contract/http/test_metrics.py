@@ -1,4 +1,4 @@
-"""What the gateway's metrics promise: a bounded number of series, exemplars, and the state of every model."""
+"""The promises of the gateway's metrics: a bounded number of series, exemplars, and the state of every model."""
 
 from __future__ import annotations
 

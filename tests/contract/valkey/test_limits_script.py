@@ -51,7 +51,7 @@ price = st.sampled_from([0, 1, 400_000, 1_000_000, 2_500_000])
 some_prices = st.dictionaries(
     st.sampled_from(MODELS), st.fixed_dictionaries({"prompt": price, "cached": price, "completion": price})
 )
-"""Of a million tokens. A cached token never costs more than another, because it is not known which will be cached."""
+"""Prices of a million tokens. A cached token costs at most as much as others: it is not known which will be cached."""
 # Single limits test each decision; all together test which limit is reported.
 some_limits = st.one_of(
     *(st.fixed_dictionaries({name: value}) for name, value in each_limit.items()),

@@ -20,7 +20,7 @@ from services.gateway.tenancy.token_estimate import TokenEstimate
 PRICE = ModelPrice(currency="USD", decimals=6, prompt=1_500_000, cached=0, completion=2_500_000)
 ESTIMATE = TokenEstimate(model="m", prompt=3, output=5, max_output=5)
 COST = 17
-"""Of the estimate: 4.5 and 12.5 units."""
+"""Costs of the estimate: 4.5 and 12.5 units."""
 units = st.integers(0, MAX_PRICE)
 tokens = st.integers(0, 2**32 - 1)
 

@@ -85,7 +85,7 @@ class Scope:
     tokens: int | None = None
     tokens_reset: int = 0
     daily_cost: int = 0
-    """What was spent, in the smallest unit of the currency, where there is a budget in money."""
+    """The money spent, in the smallest unit of the currency, where there is a budget in money."""
     weekly_cost: int = 0
     monthly_cost: int = 0
     reserved_cost: int = 0
