@@ -287,5 +287,9 @@ async def _found_workers(gateway: Process) -> float:
 
 async def _has_all_models(gateway: Process) -> bool:
     async with httpx.AsyncClient() as client:
-        models = (await client.get(f"http://{gateway.address}/healthz", timeout=10)).json()["models"]
+        try:
+            models = (await client.get(f"http://{gateway.address}/healthz", timeout=10)).json()["models"]
+        except httpx.TransportError:
+            # Its metrics are served before its API.
+            return False
     return all(models.values())
