@@ -87,7 +87,7 @@ class Subject:
 
     @property
     def is_on_torch(self) -> bool:
-        """Whether the engine takes the device and the type of its numbers as arguments."""
+        """True for an engine that takes the device and the type of its numbers as arguments."""
         return self._name == "transformers"
 
     @property

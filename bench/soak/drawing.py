@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bench import ticks
+
 WIDTH: Final = 960
 PANEL_HEIGHT: Final = 220
 LEFT, RIGHT, TOP, GAP = 64, 250, 34, 58
@@ -49,7 +51,7 @@ def draw(panels: Sequence[Panel], *, warm_up_seconds: float) -> str:
 
 def _panel(panel: Panel, top: float, warm_up_seconds: float) -> list[str]:
     end = max((line.seconds[-1] for line in panel.lines if line.seconds), default=1.0) or 1.0
-    step = _step(max((max(line.values) for line in panel.lines if line.values), default=1.0))
+    step = ticks.distance(max((max(line.values) for line in panel.lines if line.values), default=1.0))
     ceiling = (
         step * math.ceil(max((max(line.values) for line in panel.lines if line.values), default=1.0) / step) or 1.0
     )
@@ -69,7 +71,7 @@ def _panel(panel: Panel, top: float, warm_up_seconds: float) -> list[str]:
         value = tick * step
         parts.append(f'<path d="M{LEFT} {y(value):.1f}H{LEFT + width}" stroke="#dddddd"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
-    minutes = _step(end / 60)
+    minutes = ticks.distance(end / 60)
     for tick in range(int(end / 60 / minutes) + 1):
         at = x(tick * minutes * 60)
         parts.append(
@@ -88,10 +90,3 @@ def _panel(panel: Panel, top: float, warm_up_seconds: float) -> list[str]:
             f'<text x="{LEFT + width + 36}" y="{label_y}">{html.escape(line.name)}</text>'
         )
     return parts
-
-
-def _step(most: float) -> float:
-    """Return a round distance between ticks, of which about five fit."""
-    rough = max(most, 1e-9) / 5
-    magnitude = 10.0 ** math.floor(math.log10(rough))
-    return next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= rough)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
+from bench import ticks
 from bench.tokens.svg import document
 
 WIDTH, HEIGHT = 720, 360
@@ -62,7 +63,7 @@ class _Axis:
             self._low, self._high = float(low), float(max(high, low + 1))
             self.ticks = [10.0**power for power in range(low, int(self._high) + 1)]
         else:
-            step = _step(most)
+            step = ticks.distance(most)
             self._low, self._high = 0.0, step * math.ceil(most / step)
             self.ticks = [step * number for number in range(round(self._high / step) + 1)]
 
@@ -86,10 +87,3 @@ def _line(line: Line, axis: _Axis, x: Callable[[float], float], colour: str, lab
         f'<text x="{at + 24}" y="{label_y:.0f}">{html.escape(line.name)}</text>'
     )
     return parts
-
-
-def _step(most: float) -> float:
-    """Return a round distance between ticks, of which about five fit."""
-    rough = max(most, 1e-9) / 5
-    magnitude = 10.0 ** math.floor(math.log10(rough))
-    return next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= rough)

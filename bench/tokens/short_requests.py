@@ -16,7 +16,7 @@ from bench.tokens.streaming import warm_up
 CLIENTS: Final = 16
 REQUESTS: Final = 3000
 KINDS: Final = (("whole", False, 8), ("streamed", True, 4))
-"""Whether a request is streamed, and its tokens."""
+"""The kinds of requests: streamed or not, and the number of tokens."""
 
 
 async def requests(options: Options) -> Rows:

@@ -42,7 +42,7 @@ class MeteredGeneration:
         self.produced: Final = reservation.produced
         """The tokens so far."""
         self.has_budget: Final = reservation.has_budget
-        """Whether `renew_if_needed` must be called when the tokens have grown."""
+        """True if `renew_if_needed` must be called when the tokens have grown."""
         self.renew_if_needed: Final = reservation.renew_if_needed
         self._record: Final = record
         self._choices: Final = choices

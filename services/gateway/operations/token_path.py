@@ -31,7 +31,7 @@ class TokenPath:
     ) -> None:
         """Write the events of `generation` with `writer`, after those in `unsent`, to which they are added."""
         self.has_written = False
-        """Whether something was written. The reader resets it."""
+        """Set when something was written. The reader resets it."""
         self._encoder: Final = encoder
         self._generation: Final = generation
         self._produced: Final = generation.produced
@@ -39,7 +39,7 @@ class TokenPath:
         self._writer: Final = writer
         self._unsent: Final = unsent
         self._is_ready = False
-        """Whether the last write found a client that keeps up, so that `writer` need not be asked again."""
+        """Set when the last write found a client that keeps up, so that `writer` need not be asked again."""
         frames = encoder.text_frames() if isinstance(encoder, PlainTextEncoder) else None
         self._frames: Final = None if generation.has_transcript else frames
 
