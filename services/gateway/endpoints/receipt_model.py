@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, UnsetType
 
 from services.gateway.dialects.json_model import ResponseModel, doc
+from services.gateway.endpoints.money_fields import Currency, Decimals
 
 
 class StageTimes(ResponseModel):
@@ -104,15 +105,8 @@ class Receipt(ResponseModel):
             example=180,
         ),
     ] = UNSET
-    currency: Annotated[str | UnsetType, doc("The currency.", "واحد پول.", example="USD")] = UNSET
-    decimals: Annotated[
-        int | UnsetType,
-        doc(
-            "The smallest unit of the currency is 10 to the power of minus this number.",
-            "کوچک‌ترین واحد پول ۱۰ به توان منفی این عدد است.",
-            example=6,
-        ),
-    ] = UNSET
+    currency: Currency = UNSET
+    decimals: Decimals = UNSET
     endpoint: Annotated[str | UnsetType, doc("The path.", "مسیر.", example="/v1/chat/completions")] = UNSET
     background: Annotated[
         bool | UnsetType, doc("Whether it went on without its client.", "آیا بدون برنامه ادامه یافت.", example=False)

@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from services.gateway.dialects.json_model import ResponseModel, doc
 from services.gateway.dialects.openai_document import Created
+from services.gateway.endpoints.money_fields import Currency, Decimals
 
 
 class Engine(ResponseModel):
@@ -210,12 +211,5 @@ class KeyUsage(ResponseModel):
             example=900,
         ),
     ] = UNSET
-    currency: Annotated[str | UnsetType, doc("The currency.", "واحد پول.", example="USD")] = UNSET
-    decimals: Annotated[
-        int | UnsetType,
-        doc(
-            "The smallest unit of the currency is 10 to the power of minus this number.",
-            "کوچک‌ترین واحد پول ۱۰ به توان منفی این عدد است.",
-            example=6,
-        ),
-    ] = UNSET
+    currency: Currency = UNSET
+    decimals: Decimals = UNSET
