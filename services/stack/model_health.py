@@ -7,11 +7,13 @@ import time
 from typing import Any, Final
 
 from services.runtime.failure import Failure, Reason
+from services.stack.supervisor import FaultyProcessError
 from services.worker.triton_client import TritonClient
 from services.worker.triton_failures import DeadModelError
 
 READY_SECONDS: Final = 2.0
 UNREACHABLE_SECONDS: Final = 5.0
+DEAD: Final = "the model's process has died"
 _DESCRIBE: Final = {"params": [b'{"describe": true}']}
 
 
@@ -30,9 +32,15 @@ class ModelHealth:
         self._reached = 0.0
 
     async def is_ready(self) -> bool:
-        """Whether the model answers."""
+        """Return whether the model answers.
+
+        Raises:
+            FaultyProcessError: The model's process has died. Triton does not start another one.
+        """
         try:
             await self._describe(READY_SECONDS)
+        except DeadModelError:
+            raise FaultyProcessError(DEAD) from None
         except Failure:
             return False
         self._reached = time.monotonic()
@@ -49,7 +57,7 @@ class ModelHealth:
                 return None
             if failure.reason is Reason.TIMEOUT:
                 return f"the model has not answered for {self._stall_seconds:g} s"
-            return "the model's process has died" if isinstance(failure, DeadModelError) else str(failure)
+            return DEAD if isinstance(failure, DeadModelError) else str(failure)
         self._reached = time.monotonic()
         age = description.get("load", {}).get("step_age_s")
         if age is not None and age >= self._stall_seconds:

@@ -29,6 +29,10 @@ class StackError(Exception):
     """The stack cannot continue. The message is one line for the user at the terminal."""
 
 
+class FaultyProcessError(Exception):
+    """A running process cannot become ready, however long one waits. The message says in one line why."""
+
+
 @dataclass(frozen=True)
 class Program:
     """A process of the stack."""
@@ -39,6 +43,7 @@ class Program:
     """Variables that are added to those of the supervisor and take precedence over them."""
     log: Path
     is_ready: Callable[[], Awaitable[bool]]
+    """Raises FaultyProcessError if the process cannot become ready any more."""
     find_fault: Callable[[], Awaitable[str | None]] | None = None
     """Returns in one line why the running process cannot continue, or None. A faulty process is restarted."""
     clean_up: Callable[[], None] = field(default=lambda: None)
@@ -188,8 +193,13 @@ class Supervisor:
                     f"{program.name} stopped with exit code {process.returncode} before it was ready: "
                     f"{_reason(program)} (log: {program.log})"
                 )
-            if await program.is_ready():
-                break
+            try:
+                if await program.is_ready():
+                    break
+            except FaultyProcessError as fault:
+                raise StackError(
+                    f"{program.name} cannot become ready, because {fault}: {_reason(program)} (log: {program.log})"
+                ) from None
             if time.monotonic() - began > program.ready_seconds:
                 raise StackError(
                     f"{program.name} did not answer within {program.ready_seconds:g} s: {_reason(program)} "
@@ -239,7 +249,10 @@ class Supervisor:
         """Wait until a running program cannot continue, and return why."""
         began = time.monotonic()
         while not is_ready:
-            is_ready = await program.is_ready()
+            try:
+                is_ready = await program.is_ready()
+            except FaultyProcessError as fault:
+                return str(fault)
             seconds = time.monotonic() - began
             if is_ready:
                 for watcher in self._watchers:

@@ -26,11 +26,8 @@ from tests.support.waits import block_until
 END_SECONDS = 2.0
 BACK_SECONDS = 15.0
 DEATHS = times(3, 10)
-NOTICED_SECONDS = 120
-"""A process that dies before the supervisor has seen its model is replaced when its 60 s to start are over.
-
-Triton itself waits 30 s for it (its stub-timeout-seconds).
-"""
+NOTICED_SECONDS = 60
+"""Triton waits 30 s for a model's process that has died before it reported that it runs (its stub-timeout-seconds)."""
 MODEL = "smollm2-135m"
 CACHE = str(ROOT / ".cache")
 BODY = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}

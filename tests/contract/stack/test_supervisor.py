@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from services.stack import supervisor as module
-from services.stack.supervisor import Program, StackError, Supervisor
+from services.stack.supervisor import FaultyProcessError, Program, StackError, Supervisor
 from tests.support.repository import ROOT
 from tests.support.waits import until
 
@@ -228,6 +228,34 @@ async def test_a_program_that_is_not_ready_after_its_restart_is_restarted_again(
         marker.rmdir()
         await until(marker.is_file)
         await until(lambda: journal.events.count(("ready", "a")) >= 2)
+
+
+async def test_a_program_that_cannot_become_ready_after_its_restart_is_restarted_at_once(tmp_path: Path) -> None:
+    """A Triton whose model's process died before the supervisor has seen it ready."""
+    journal, is_faulty = Journal(), asyncio.Event()
+    usual = program(tmp_path, "a", STAY, ready_seconds=600)
+
+    async def is_ready() -> bool:
+        if is_faulty.is_set():
+            raise FaultyProcessError("its model has died")
+        return await usual.is_ready()
+
+    async with supervised(journal) as supervisor:
+        await supervisor.start([replace(usual, is_ready=is_ready)])
+        is_faulty.set()
+        os.kill(supervisor.pids["a"], signal.SIGKILL)
+        await until(lambda: ("unhealthy", "a") in journal.events)
+        is_faulty.clear()
+        await until(lambda: journal.events.count(("ready", "a")) == 2)
+
+
+async def test_the_first_start_of_a_program_that_cannot_become_ready_fails_at_once(tmp_path: Path) -> None:
+    async def is_ready() -> bool:
+        raise FaultyProcessError("its model has died")
+
+    async with supervised(Journal()) as supervisor:
+        with pytest.raises(StackError, match=r"^a cannot become ready, because its model has died: "):
+            await supervisor.start([replace(program(tmp_path, "a", STAY, ready_seconds=600), is_ready=is_ready)])
 
 
 async def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
