@@ -196,9 +196,9 @@ class Supervisor:
             try:
                 if await program.is_ready():
                     break
-            except FaultyProcessError as fault:
+            except FaultyProcessError as error:
                 raise StackError(
-                    f"{program.name} cannot become ready, because {fault}: {_reason(program)} (log: {program.log})"
+                    f"{program.name} cannot become ready, because {error}: {_reason(program)} (log: {program.log})"
                 ) from None
             if time.monotonic() - began > program.ready_seconds:
                 raise StackError(
@@ -251,8 +251,8 @@ class Supervisor:
         while not is_ready:
             try:
                 is_ready = await program.is_ready()
-            except FaultyProcessError as fault:
-                return str(fault)
+            except FaultyProcessError as error:
+                return str(error)
             seconds = time.monotonic() - began
             if is_ready:
                 for watcher in self._watchers:
