@@ -22,6 +22,11 @@ MODEL: Final = "source"
 WORDS: Final = (" one", " two", " three", " four", " five", " six", " seven", " eight", " nine", " ten")
 
 
+_ACCEPTS_CREDITS: Final[dict[str, Any]] = (
+    {"accepts_credits": True} if "accepts_credits" in pb.GenerateManyResponse.DESCRIPTOR.fields_by_name else {}
+)
+
+
 class Source(inference_service_pb2_grpc.InferenceServiceServicer):
     """The worker."""
 
@@ -81,7 +86,8 @@ async def _read(
 
 
 def _step(left: dict[int, list[int]], columns: set[int], word: str) -> pb.GenerateManyResponse:
-    response, calls = pb.GenerateManyResponse(), []
+    # Earlier protos, with which gateways of earlier versions are measured, do not have the field.
+    response, calls = pb.GenerateManyResponse(**_ACCEPTS_CREDITS), []
     for call, counts in list(left.items()):
         is_first = counts[0] == counts[1]
         counts[0] -= 1

@@ -26,6 +26,8 @@ GATHER_SECONDS: Final = 0.006
 """The longest time that the first output of a step waits for the outputs of the other calls in the step."""
 
 MOST_CREDIT: Final = 1024
+MOST_CREDITS: Final = 10_000
+"""The most calls that get credit in one message, which takes a few milliseconds to read."""
 MOST_SECONDS: Final = 86_400.0
 
 Generate = Callable[[pb.GenerateRequest, str, Outlet], AsyncGenerator[list[pb.Event], None]]
@@ -82,6 +84,7 @@ class CallDemultiplexer:
         """
         reading, draining = asyncio.create_task(self._read(requests)), asyncio.create_task(self._drain.wait())
         reading.add_done_callback(self._note_change)
+        is_first = True
         draining.add_done_callback(self._note_change)
         try:
             while self._tasks or self._message or not (reading.done() or draining.done()):
@@ -96,6 +99,8 @@ class CallDemultiplexer:
                     if not self._awaited:
                         self._awaited.update(self._in_step)
                     for response in message.responses():
+                        if is_first:
+                            response.accepts_credits, is_first = True, False
                         yield response
         finally:
             await end_tasks(reading, draining, *self._tasks.values())
@@ -119,10 +124,25 @@ class CallDemultiplexer:
             match request.WhichOneof("action"):
                 case "start":
                     self._start(call, request.start)
-                case "credit" if call in self._calls:
-                    self._calls[call].add_credit(min(request.credit, MOST_CREDIT))
+                case "credit":
+                    self._add_credit(call, request.credit)
+                case "credits":
+                    self._add_credits(request.credits)
                 case "cancel" if call in self._tasks:
                     self._tasks[call].cancel()
+
+    def _add_credits(self, columns: pb.Credits) -> None:
+        numbers = (len(columns.calls), len(columns.credits))
+        if max(numbers) > MOST_CREDITS:
+            message = Message("too_many_entries", field="credits", value=max(numbers), limit=MOST_CREDITS)
+            raise invalid(message)
+        for call, credit in zip(columns.calls, columns.credits, strict=False):
+            self._add_credit(call, credit)
+
+    def _add_credit(self, call: int, credit: int) -> None:
+        # A call may have ended while its credit was on the way.
+        if call in self._calls:
+            self._calls[call].add_credit(min(credit, MOST_CREDIT))
 
     def _start(self, call: int, start: pb.StartCall) -> None:
         if call <= self._last_call:

@@ -16,7 +16,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from services.gateway.dialects.dialect import PlainTextEncoder, StreamEncoder
 from services.gateway.edge.direct_writer import DirectWriter
 from services.gateway.metered_generation import MeteredGeneration
-from services.gateway.routing.call_multiplexer import text_event
+from services.gateway.routing.event_sink import text_event
 
 
 class TokenPath:

@@ -13,7 +13,7 @@ from services.gateway.edge.exchange import Exchange
 from services.gateway.limit_status import RateLimits
 from services.gateway.metered_generation import MeteredGeneration
 from services.gateway.operations.json_reply import JsonReply
-from services.gateway.routing.call_multiplexer import text_event
+from services.gateway.routing.event_sink import text_event
 
 
 class WholeReply(JsonReply[GenerationDialect[C], MeteredGeneration], Generic[C]):

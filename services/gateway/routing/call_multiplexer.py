@@ -7,12 +7,13 @@ import itertools
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import grpc
 from google.rpc import status_pb2
 from vilix.inference.v1 import inference_service_pb2 as pb
 
+from services.gateway.routing.event_sink import EventSink, text_event
 from services.gateway.routing.failures import failure_of_rpc, model_unavailable
 from services.gateway.routing.send_queue import SendQueue
 from services.runtime.end_tasks import end_tasks
@@ -23,10 +24,14 @@ from services.runtime.messages.message import Message
 
 WINDOW: Final = 256
 """Outputs of a call that may be unread because its client is slow. Beyond them the engine pauses the request."""
+MOST_UNACKNOWLEDGED: Final = WINDOW // 2
+"""Outputs of a call that were read, of which the worker is told at the latest."""
+WORTH_ACKNOWLEDGING: Final = WINDOW // 8
+"""Outputs of which the worker is told together with those of another call. A message costs as much as ten tokens."""
+MOST_ACKNOWLEDGED: Final = 10_000
+"""The most calls that a message acknowledges, as the proto says."""
 
 Rpc = grpc.aio.StreamStreamCall[pb.GenerateManyRequest, pb.GenerateManyResponse]
-
-
 MOST_JOINED: Final = 8
 """The most messages whose events are written together because the event loop is behind."""
 LARGE_MESSAGE: Final = 32
@@ -36,25 +41,6 @@ A task per message, and the turns of the event loop below, would cost more than 
 """
 TURNS: Final = 3
 """Turns of the event loop in which a message that has arrived is read."""
-
-
-class EventSink(Protocol):
-    """Takes events when they arrive, without waking the task that reads the call, which would cost more than a write.
-
-    No method may wait. An exception in one of them ends only this call.
-    """
-
-    def take(self, events: Sequence[pb.Event]) -> bool:
-        """Take events and return True, or leave them to the reader and return False. `flush` writes them."""
-        ...
-
-    def take_text(self, text: str, tokens: int, now: float, is_reasoning: bool) -> bool:
-        """Take a text delta of the choice 0 like the event that it stands for. `now` is of `time.perf_counter`."""
-        ...
-
-    def flush(self) -> None:
-        """Write the events that were taken."""
-        ...
 
 
 class SilentWorkerError(Exception):
@@ -82,7 +68,8 @@ class MultiplexedCall:
         self._ended = False
         self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
-        self._unacknowledged = 0
+        self.unacknowledged = 0
+        """Outputs that were read since the worker was last told."""
         self.path: EventSink | None = None
         """The sink, while it may take events: a reader waits, and has everything that came before."""
         self._sink: EventSink | None = None
@@ -183,8 +170,8 @@ class MultiplexedCall:
                 return True
             if is_taken:
                 self._has_taken = True
-                self._unacknowledged += 1
-                if self._unacknowledged >= WINDOW // 2:
+                self.unacknowledged += 1
+                if self.unacknowledged >= MOST_UNACKNOWLEDGED:
                     self._acknowledge(0)
                 return True
         self._idle_timer.note_heartbeat()
@@ -233,10 +220,9 @@ class MultiplexedCall:
         return taken
 
     def _acknowledge(self, outputs: int) -> None:
-        self._unacknowledged += outputs
-        if self._unacknowledged >= WINDOW // 2 and not self._ended:
-            self._multiplexer.send(self._number, credit=self._unacknowledged)
-            self._unacknowledged = 0
+        self.unacknowledged += outputs
+        if self.unacknowledged >= MOST_UNACKNOWLEDGED and not self._ended:
+            self._multiplexer.acknowledge(self._number)
 
     def _wake(self) -> None:
         # A reader that was woken but has not run yet must read first, to keep the order.
@@ -265,6 +251,10 @@ class CallMultiplexer:
         self._unsent: Final = SendQueue()
         self.messages = 0
         """The number of messages that the worker has sent."""
+        self._accepts_credits = False
+        """Whether the worker reads the credit of several calls in one message."""
+        self._is_acknowledging = False
+        """Whether `_acknowledge_all` is to be called."""
         self._tasks: Final = (lasting_task(self._read()), lasting_task(self._write()))
 
     @property
@@ -289,6 +279,27 @@ class CallMultiplexer:
         """Cancel a call in the worker, or remove its start from the send queue if it is still there."""
         if not self._unsent.remove_start(number):
             self.send(number, cancel=pb.CancelCall())
+
+    def acknowledge(self, number: int) -> None:
+        """Tell the worker how many outputs of a call were read, if it can together with other calls' outputs."""
+        if not self._accepts_credits:
+            call = self._calls[number]
+            self.send(number, credit=call.unacknowledged)
+            call.unacknowledged = 0
+        elif not self._is_acknowledging:
+            self._is_acknowledging = True
+            asyncio.get_running_loop().call_soon(self._acknowledge_all)
+
+    def _acknowledge_all(self) -> None:
+        self._is_acknowledging = False
+        columns = pb.Credits()
+        worth = ((each, call) for each, call in self._calls.items() if call.unacknowledged >= WORTH_ACKNOWLEDGING)
+        for each, call in itertools.islice(worth, MOST_ACKNOWLEDGED):
+            columns.calls.append(each)
+            columns.credits.append(call.unacknowledged)
+            call.unacknowledged = 0
+        if columns.calls:
+            self._unsent.put(pb.GenerateManyRequest(credits=columns))
 
     def send(self, number: int, **action: Any) -> None:
         """Queue a message about a call. `action` is its field: `start`, `credit` or `cancel`."""
@@ -336,6 +347,8 @@ class CallMultiplexer:
     def _receive(self, response: pb.GenerateManyResponse, unwritten: dict[MultiplexedCall, None]) -> None:
         """Hand a message to its calls, and add to `unwritten` those that have something to write."""
         self.messages += 1
+        if response.accepts_credits:
+            self._accepts_credits = True
         calls, now = self._calls, time.perf_counter()
         for column, is_reasoning in ((response.reasoning_contents, True), (response.contents, False)):
             for number, text, tokens in zip(column.calls, column.texts, column.token_counts, strict=True):
@@ -382,13 +395,3 @@ async def _is_done_soon(reading: asyncio.Task[Any]) -> bool:
             break
         await asyncio.sleep(0)
     return reading.done() and reading.exception() is None
-
-
-def text_event(text: str, tokens: int, *, is_reasoning: bool) -> pb.Event:
-    """Return the event of a text delta of the choice 0."""
-    delta = pb.Delta(token_count=tokens)
-    if text and is_reasoning:
-        delta.reasoning_content = text
-    elif text:
-        delta.content = text
-    return pb.Event(delta=delta)

@@ -14,7 +14,8 @@ from services.gateway import metrics
 from services.gateway.disconnect import ClientGoneError
 from services.gateway.errors import restarting, server_error
 from services.gateway.record import Outcome, RequestRecord
-from services.gateway.routing.call_multiplexer import CallCancelledError, EventSink, MultiplexedCall, SilentWorkerError
+from services.gateway.routing.call_multiplexer import CallCancelledError, MultiplexedCall, SilentWorkerError
+from services.gateway.routing.event_sink import EventSink
 from services.gateway.routing.failover import with_failover
 from services.gateway.routing.failures import api_error, call_status, outcome_of_failure, silent
 from services.gateway.routing.inference_client import METHOD, InferencePool, InferenceWorker, note_call

@@ -20,10 +20,11 @@ from services.gateway.errors import ApiError
 from services.gateway.routing.call_multiplexer import (
     WINDOW,
     CallCancelledError,
-    EventSink,
+    CallMultiplexer,
     MultiplexedCall,
     SilentWorkerError,
 )
+from services.gateway.routing.event_sink import EventSink
 from services.gateway.routing.inference_client import MAX_MESSAGE_BYTES, InferenceClient, Timeouts
 from services.gateway.routing.message_size import ENVELOPE_BYTES
 from services.runtime import idle_timer
@@ -137,6 +138,60 @@ class RecordingServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         async for request in requests:
             self.received.append((request.call, request.WhichOneof("action")))
         yield pb.GenerateManyResponse()
+
+
+class SteppingRpc:
+    """A stream to a worker, which sends a token for each of some calls in each step, and reads credit."""
+
+    def __init__(self, calls: int, steps: int, *, accepts_credits: bool) -> None:
+        numbers = range(1, calls + 1)
+        step = pb.GenerateManyResponse(outputs=[token_of(number) for number in numbers])
+        self.messages = [pb.GenerateManyResponse(accepts_credits=accepts_credits), *([step] * steps)]
+        self.all_read = asyncio.Event()
+        self.received: list[pb.GenerateManyRequest] = []
+
+    async def read(self) -> pb.GenerateManyResponse:
+        if not self.messages:
+            self.all_read.set()
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+        return self.messages.pop(0)
+
+    async def write(self, request: pb.GenerateManyRequest) -> None:
+        self.received.append(request)
+
+    def cancel(self) -> None: ...
+
+
+def token_of(call: int) -> pb.CallOutput:
+    return pb.CallOutput(call=call, events=[pb.Event(delta=pb.Delta(content="x", token_count=1))])
+
+
+@pytest.mark.parametrize("accepts_credits", [True, False])
+async def test_calls_are_acknowledged_together_if_the_worker_reads_that(accepts_credits: bool) -> None:
+    calls, steps = 20, 3 * WINDOW
+    rpc: Any = SteppingRpc(calls, steps, accepts_credits=accepts_credits)
+    multiplexer = CallMultiplexer(rpc)
+    readers = []
+    for _ in range(calls):
+        call = multiplexer.call(pb.StartCall(), idle_seconds=LIMIT)
+        call.offer_to(Sink())
+        readers.append(asyncio.ensure_future(read(call)))
+    async with asyncio.timeout(LIMIT):
+        await rpc.all_read.wait()
+    await multiplexer.close()
+    await asyncio.gather(*readers, return_exceptions=True)
+    credit = dict.fromkeys(range(1, calls + 1), 0)
+    messages = [request for request in rpc.received if not request.HasField("start")]
+    for request in messages:
+        columns = request.credits if accepts_credits else pb.Credits(calls=[request.call], credits=[request.credit])
+        for number, outputs in zip(columns.calls, columns.credits, strict=True):
+            credit[number] += outputs
+    assert all(steps - WINDOW < outputs <= steps for outputs in credit.values()), "no engine had to pause"
+    if accepts_credits:
+        assert len(messages) <= steps / (WINDOW // 2)
+    else:
+        assert len(messages) >= calls * (steps / (WINDOW // 2) - 1)
 
 
 async def test_calls_cancelled_before_a_worker_reads_are_never_sent_to_it() -> None:

@@ -17,7 +17,7 @@ from services.gateway.limit_status import NO_LIMITS
 from services.gateway.metered_generation import MeteredGeneration
 from services.gateway.operations.token_path import TokenPath
 from services.gateway.record import RequestRecord
-from services.gateway.routing.call_multiplexer import text_event
+from services.gateway.routing.event_sink import text_event
 from services.gateway.tenancy.reservation import Reservation
 from services.gateway.tenancy.token_estimate import TokenEstimate
 

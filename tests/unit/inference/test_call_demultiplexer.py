@@ -14,7 +14,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.inference import call_demultiplexer, step_message
-from services.inference.call_demultiplexer import CallDemultiplexer
+from services.inference.call_demultiplexer import MOST_CREDITS, CallDemultiplexer
 from services.inference.outlet import Outlet
 from services.runtime.failure import Failure, Reason, failure_of, from_proto
 from services.runtime.messages.message import Message
@@ -83,6 +83,7 @@ class Caller:
     def __init__(self, rpc: Any) -> None:
         self.rpc = rpc
         self.messages = 0
+        self.accepts_credits: list[bool] = []
         self.texts: dict[int, str] = {}
         self.ends: dict[int, Failure | None] = {}
         self.heartbeat = 0
@@ -101,6 +102,7 @@ class Caller:
                 response = await self.rpc.read()
                 assert response is not grpc.aio.EOF, "the stream has ended"
                 self.messages += 1
+                self.accepts_credits.append(response.accepts_credits)
                 for output in response.outputs:
                     self._note(output)
 
@@ -185,6 +187,33 @@ async def test_a_call_without_credit_pauses_until_it_has_more(servicer: Servicer
     await caller.rpc.write(pb.GenerateManyRequest(call=1, credit=2))
     await caller.read_until(lambda: caller.texts[1] == "xxxxx")
     assert servicer.produced == 5 + 1 + 5
+
+
+async def test_one_message_gives_credit_to_several_calls(servicer: Servicer, caller: Caller) -> None:
+    for call in (1, 2, 3):
+        await caller.start(call, "endless", credit=1)
+    await caller.read_until(lambda: caller.texts == {1: "x", 2: "x", 3: "x"})
+    columns = pb.Credits(calls=[1, 3, 99], credits=[2, 1, 5])
+    await caller.rpc.write(pb.GenerateManyRequest(credits=columns))
+    await caller.read_until(lambda: caller.texts == {1: "xxx", 2: "x", 3: "xx"})
+    assert servicer.produced == 6 + 3, "each generation is one output ahead of its credit"
+
+
+async def test_the_number_of_calls_that_get_credit_in_a_message_is_limited(caller: Caller) -> None:
+    await caller.start(1, "waits")
+    columns = pb.Credits(calls=[1] * (MOST_CREDITS + 1), credits=[1] * (MOST_CREDITS + 1))
+    await caller.rpc.write(pb.GenerateManyRequest(credits=columns))
+    with pytest.raises(grpc.aio.AioRpcError, match="credits has 10001 entries"):
+        await caller.read_until(lambda: False)
+
+
+async def test_only_the_first_message_says_that_credit_of_several_calls_is_read(caller: Caller) -> None:
+    await caller.start(1, "5")
+    await caller.read_until(lambda: 1 in caller.ends)
+    await caller.start(2, "5")
+    await caller.read_until(lambda: 2 in caller.ends)
+    assert caller.accepts_credits[0]
+    assert not any(caller.accepts_credits[1:])
 
 
 async def test_a_cancelled_call_ends_and_the_others_go_on(servicer: Servicer, caller: Caller) -> None:

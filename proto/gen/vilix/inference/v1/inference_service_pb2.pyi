@@ -980,6 +980,7 @@ class GenerateManyRequest(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     CREDIT_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
     call: _builtins.int
     """The number that the caller gives the call: a new one for every `start` of a stream."""
     credit: _builtins.int
@@ -992,6 +993,12 @@ class GenerateManyRequest(_message.Message):
     def cancel(self) -> Global___CancelCall:
         """The call ends: the worker stops generating for it and sends nothing more."""
 
+    @_builtins.property
+    def credits(self) -> Global___Credits:
+        """Credit of many calls at once; `call` is unset. Only for a worker that has sent
+        `GenerateManyResponse.accepts_credits`.
+        """
+
     def __init__(
         self,
         *,
@@ -999,16 +1006,47 @@ class GenerateManyRequest(_message.Message):
         start: Global___StartCall | None = ...,
         credit: _builtins.int = ...,
         cancel: Global___CancelCall | None = ...,
+        credits: Global___Credits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "cancel", b"cancel", "credit", b"credit", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "cancel", b"cancel", "credit", b"credit", "credits", b"credits", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "call", b"call", "cancel", b"cancel", "credit", b"credit", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "call", b"call", "cancel", b"cancel", "credit", b"credit", "credits", b"credits", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["start", "credit", "cancel"]  # noqa: Y015
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["start", "credit", "cancel", "credits"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 
 Global___GenerateManyRequest: _TypeAlias = GenerateManyRequest  # noqa: Y015
+
+@_typing.final
+class Credits(_message.Message):
+    """Credit of at most 10,000 calls in columns. The fields have the same length."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The numbers that the caller gave the calls. Calls that have ended are ignored."""
+
+    @_builtins.property
+    def credits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The numbers of outputs, as in `GenerateManyRequest.credit`."""
+
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[_builtins.int] | None = ...,
+        credits: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "credits", b"credits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Credits: _TypeAlias = Credits  # noqa: Y015
 
 @_typing.final
 class StartCall(_message.Message):
@@ -1090,6 +1128,9 @@ class GenerateManyResponse(_message.Message):
     OUTPUTS_FIELD_NUMBER: _builtins.int
     CONTENTS_FIELD_NUMBER: _builtins.int
     REASONING_CONTENTS_FIELD_NUMBER: _builtins.int
+    ACCEPTS_CREDITS_FIELD_NUMBER: _builtins.int
+    accepts_credits: _builtins.bool
+    """Whether the worker reads `GenerateManyRequest.credits`. It is set in the first message of a stream, if at all."""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallOutput]:
         """The outputs: at most a few per call."""
@@ -1110,10 +1151,11 @@ class GenerateManyResponse(_message.Message):
         outputs: _abc.Iterable[Global___CallOutput] | None = ...,
         contents: Global___TextDeltas | None = ...,
         reasoning_contents: Global___TextDeltas | None = ...,
+        accepts_credits: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "reasoning_contents", b"reasoning_contents"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "outputs", b"outputs", "reasoning_contents", b"reasoning_contents"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_credits", b"accepts_credits", "contents", b"contents", "outputs", b"outputs", "reasoning_contents", b"reasoning_contents"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
