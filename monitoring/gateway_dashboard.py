@@ -9,6 +9,7 @@ from monitoring.queries import NAMESPACE, NAMESPACES, RATE, SHARE, YES, latency,
 def gateway() -> Dashboard:
     """Return the dashboard of the gateways and of Redis."""
     instance, gateways = "instance", f'{NAMESPACE}, component="gateway"'
+    expiry = f"vilix_certificate_expiry_timestamp_seconds{{{NAMESPACE}}}"
     of_gateways = f"* on (namespace, instance) group_left () vilix_build_info{{{gateways}}}"
     return Dashboard(
         "gateway",
@@ -95,14 +96,15 @@ def gateway() -> Dashboard:
                     ),
                     Panel(
                         "Days until certificates expire",
-                        [
-                            Query(
-                                f"(min by (file) (vilix_certificate_expiry_timestamp_seconds{{{NAMESPACE}}})"
-                                " - time()) / 86400",
-                                "{{file}}",
-                            )
-                        ],
+                        [Query(f"(min by (file) ({expiry}) - time()) / 86400", "{{file}}")],
                         description="Only with mTLS.",
+                    ),
+                    Panel(
+                        "Certificates that cannot be read",
+                        # NaN, which min leaves out, is the only value that differs from itself.
+                        [Query(f"sum by (file) ({expiry} != bool {expiry})", "{{file}}")],
+                        kind="stat",
+                        description="The number of processes that cannot. Only with mTLS.",
                     ),
                 ],
             ),

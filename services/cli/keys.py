@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -20,6 +20,7 @@ from services.cli.stack_state import RUN_DIR, StateDir
 from services.cli.table import Column, print_table
 from services.gateway.tenancy import keys, usage
 from services.gateway.tenancy.key import Change, Key, Replication
+from services.gateway.tenancy.prices import Currency, last_currency
 from services.gateway.tenancy.secret import PREFIX
 
 app = typer.Typer(
@@ -37,6 +38,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+_COUNTERS: Final = {"requests": 0, "prompt": 0, "output": 0, "cached": 1, "reasoning": 2}
+"""The titles of `usage.TOKEN_COUNTERS`, and their ranks."""
 NameOrId = Annotated[str, typer.Argument(metavar="NAME|ID", help="The key's name or id, never the key itself.")]
 
 
@@ -196,7 +199,8 @@ def show_usage(
     """Show the usage of a key by model or by day (UTC). A revoked key is found by its id.
 
     `prompt`, `output`, `cached` and `reasoning` are tokens; cached ones are part of the prompt, and those of the
-    reasoning part of the output. `cost` is in the smallest unit of the gateways' prices, if they have any.
+    reasoning part of the output. `cost` is there if models have prices; with --json it is in the smallest unit of the
+    currency. A narrow terminal shows fewer columns; --json has all of them.
 
     Examples:
       vilix keys usage shop
@@ -204,21 +208,34 @@ def show_usage(
     """
     _reject_secret(name_or_id)
 
-    async def read(redis: Any) -> list[usage.Usage]:
+    async def read(redis: Any) -> tuple[list[usage.Usage], Currency | None]:
         key = await keys.get(redis, name_or_id)
-        return await usage.of_days(redis, key, last=datetime.now(UTC).date(), days=days)
+        used = await usage.of_days(redis, key, last=datetime.now(UTC).date(), days=days)
+        return used, await last_currency(redis)
 
-    rows = usage.summed(run(redis_url, state_dir, read), by=by)
+    used, currency = run(redis_url, state_dir, read)
+    rows = usage.summed(used, by=by)
     if as_json:
-        print_json([{by: name, **counts.numbers()} for name, counts in rows.items()])
+        print_json([{by: name, **_with_unit(counts, currency)} for name, counts in rows.items()])
         return
-    titles = ["requests", "prompt", "output", "cached", "reasoning"]
+    columns = [Column(by), *(Column(title, rank, "right") for title, rank in _COUNTERS.items())]
+    texts = [[name, *(f"{getattr(counts, each):,}" for each in usage.TOKEN_COUNTERS)] for name, counts in rows.items()]
     if any(counts.cost is not None for counts in rows.values()):
-        titles.append("cost")
-    columns = [Column(by), *(Column(title, justify="right") for title in titles)]
-    numbers = {name: [*counts.numbers().values(), 0][: len(titles)] for name, counts in rows.items()}
-    texts = [(name, *(f"{value:,}" for value in values)) for name, values in numbers.items()]
+        columns.append(Column("cost", justify="right"))
+        for text, counts in zip(texts, rows.values(), strict=True):
+            text.append(_money(counts.cost or 0, currency))
     print_table(columns, texts, empty=f"This key has no usage in the last {days} days.")
+
+
+def _with_unit(counts: usage.Counts, currency: Currency | None) -> dict[str, Any]:
+    """Return counters for JSON, with the unit of a cost as in receipts."""
+    unit = {} if counts.cost is None or currency is None else asdict(currency)
+    return {**counts.numbers(), **unit}
+
+
+def _money(units: int, currency: Currency | None) -> str:
+    """Return an amount; in units if no gateway has noted its prices."""
+    return f"{units:,}" if currency is None else currency.text(units)
 
 
 app.command()(declared_keys.draw)

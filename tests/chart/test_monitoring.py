@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from monitoring.dashboards import dashboards
+from monitoring.gateway_dashboard import gateway
 from monitoring.panels import Dashboard
 from monitoring.reference import SECTIONS, entries
 from monitoring.rules import alerts, records
@@ -265,6 +266,16 @@ def test_a_certificate_that_cannot_be_read_is_an_alert(rules: Path) -> None:
     inputs += [f'{name}{{file="{file}",instance="b"}} 999999999x60' for file in ("tls.crt", "ca.crt")]
     case = Case(inputs, (), "20m", 'file="tls.crt"')
     assert run_tests(rules, [alert_test("VilixCertificateExpires", case, fires=True, severity="critical")]) == ""
+
+
+def test_a_panel_counts_the_processes_that_cannot_read_a_certificate(rules: Path) -> None:
+    (query,) = (query for panel, query in gateway().queries() if panel == "Certificates that cannot be read")
+    name = "vilix_certificate_expiry_timestamp_seconds"
+    inputs = [series("ai", f'{name}{{file="tls.crt",instance="{each}"}} {each} {each} {each}') for each in ("NaN", "1")]
+    inputs += [series("ai", f'{name}{{file="ca.crt",instance="1"}} 1x5')]
+    samples = [{"labels": f'{{file="{file}"}}', "value": value} for file, value in (("tls.crt", 1), ("ca.crt", 0))]
+    test = {"expr": query.expression.replace("$namespace", "ai"), "eval_time": "2m", "exp_samples": samples}
+    assert run_tests(rules, [{"interval": "1m", "input_series": inputs, "promql_expr_test": [test]}]) == ""
 
 
 def test_the_alert_of_volumes_covers_a_claim_for_backups_that_exists(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -19,8 +20,16 @@ from tests.support.waits import until
 
 NAMESPACE: Final = "ai"
 """The label that Prometheus adds in a cluster; that of the manifests that tests render."""
-_TARGET_LABELS: Final = {"namespace": NAMESPACE, "service": "vilix-gateway-metrics", "endpoint": "metrics"}
-"""Labels as the Prometheus operator adds them: `service` is the name of the Kubernetes Service."""
+VILIX: Final = "vilix"
+KUBELET: Final = "kubelet"
+_JOBS: Final[Mapping[str, Mapping[str, str]]] = {
+    VILIX: {"namespace": NAMESPACE, "service": "vilix-gateway-metrics", "endpoint": "metrics"},
+    KUBELET: {},
+}
+"""The jobs, and the labels of their targets as the Prometheus operator adds them.
+
+`service` is the name of the Kubernetes Service. The kubelet states the namespace of a volume, which is not its own.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,11 @@ class Prometheus:
     """A running Prometheus."""
 
     client: httpx.AsyncClient
+    directory: Path
+
+    def scrape(self, targets: Sequence[str], *, job: str = VILIX) -> None:
+        """Scrape HOST:PORT of each of these targets from now on, and no others for this job."""
+        _write_targets(self.directory, targets, job)
 
     async def get(self, path: str, **parameters: str) -> Any:
         """Return the data of an endpoint of its API."""
@@ -86,7 +100,14 @@ async def running_prometheus(
                 return False
 
             await until(is_ready, what="Prometheus is ready")
-            yield Prometheus(client)
+            yield Prometheus(client, directory)
+
+
+def _write_targets(directory: Path, targets: Sequence[str], job: str) -> None:
+    """Write the targets of a job, whose file Prometheus reads again when it changes."""
+    new = directory / f"{job}.new"
+    new.write_text(json.dumps([{"targets": [*targets], "labels": _JOBS[job]}]))
+    new.replace(directory / f"{job}.json")
 
 
 @contextlib.contextmanager
@@ -97,7 +118,9 @@ def _started(
     program = require("prometheus", package="prometheus")
     directory.mkdir()
     (directory / "rules.yaml").write_text(yaml.safe_dump({"groups": list(groups)}))
-    jobs = [{"job_name": "vilix", "static_configs": [{"targets": [*targets], "labels": _TARGET_LABELS}]}]
+    _write_targets(directory, targets, VILIX)
+    _write_targets(directory, [], KUBELET)
+    jobs = [{"job_name": job, "file_sd_configs": [{"files": [f"{job}.json"]}]} for job in _JOBS]
     seconds = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     configuration = {"global": seconds, "rule_files": ["rules.yaml"], "scrape_configs": jobs}
     (directory / "prometheus.yaml").write_text(yaml.safe_dump(configuration))

@@ -125,6 +125,12 @@ async def note_prices(redis: Redis, prices: Mapping[str, Any]) -> None:
     await _note_file(redis, _PRICES, "prices", prices)
 
 
+async def last_prices(redis: Redis) -> Mapping[str, Any] | None:
+    """Return the prices that the gateways read last, as `note_prices` got them; None without any. Raises RedisError."""
+    text = await redis.get(_PRICES)
+    return None if text is None else cast(Mapping[str, Any], orjson.loads(text))
+
+
 async def _note_file(redis: Redis, name: str, subject: str, content: Mapping[str, Any]) -> None:
     text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS).decode()
     entry = new_entry(f"{subject}.changed", subject, before=BEFORE, after=content)

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Protocol
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from redis.asyncio import Redis
 
-from services.gateway.redis.audit_log import note_prices
+from services.gateway.redis.audit_log import last_prices, note_prices
 from services.gateway.redis.link import RedisLink
 from services.gateway.tenancy.limits import NO_BOOLEAN
 from services.gateway.tenancy.watched_file import WatchedFile
@@ -120,6 +120,12 @@ def read_prices(path: Path) -> PriceList:
         for model, price in file.models.items()
     }
     return PriceList(Currency(file.currency, file.decimals), models)
+
+
+async def last_currency(redis: Redis) -> Currency | None:
+    """Return the currency of the prices that the gateways read last; None without any. Raises RedisError."""
+    prices = await last_prices(redis)
+    return None if prices is None else Currency(prices["currency"], prices["decimals"])
 
 
 class Prices:

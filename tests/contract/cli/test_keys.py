@@ -86,11 +86,26 @@ def test_usage_is_shown_by_model_and_by_day(url: str) -> None:
     assert [(row["day"], row["requests"], row["prompt_tokens"]) for row in by_day] == [(today, 3, 30)]
 
 
-def use(client: Any, key_id: str, *, tokens: int, last: int) -> None:
+def test_costs_are_shown_in_the_currency_of_the_prices(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    key = json.loads(vilix("create", "--name", "shop", "--json").stdout)
+    with sync_redis.Redis.from_url(url, decode_responses=True) as client:
+        use(client, key["id"], tokens=123_456_789, last=int(datetime.now(UTC).timestamp()), cost=12_345_678_901_234)
+        assert "12,345,678,901,234" in vilix("usage", "shop").stdout, "no gateway has read prices"
+        client.set("vilix:prices", json.dumps({"currency": "USD", "decimals": 6, "models": {}}))
+    table = vilix("usage", "shop").stdout
+    assert "12,345,678.901234 USD" in table
+    assert max(map(len, table.splitlines())) <= 80, table
+    (row,) = json.loads(vilix("usage", "shop", "--json").stdout)
+    assert (row["cost"], row["currency"], row["decimals"]) == (12_345_678_901_234, "USD", 6)
+
+
+def use(client: Any, key_id: str, *, tokens: int, last: int, cost: int | None = None) -> None:
     """Note usage of a key at a time, as the limits script does."""
     (record,) = client.keys(f"vilix:*:key:{key_id}")
     day = f"{datetime.fromtimestamp(last, UTC):%Y-%m-%d}"
     counters = {"prompt:a": tokens - 1, "completion:a": 1, "tokens": tokens, "last": last}
+    counters |= {} if cost is None else {"cost:a": cost}
     for period in (day, day[: len("2026-11")]):
         client.hset(f"{record.split(':key:')[0]}:usage:{key_id}:{period}", mapping=counters)
 

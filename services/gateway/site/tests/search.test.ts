@@ -17,7 +17,7 @@ const QUERIES = [
   "timeout", "504", "عکس", "تابع", "temperature", "فکر", "thinking", "think", "reasoning_content", "ارور", "401",
   "خروجی ساختاریافته", "structured output", "نصب", "pip", "نود", "کانتکست", "context window", "پرامپت",
   "سیستم پرامپت", "چت", "گفتگو", "جستجو", "rag", "هدر", "retry", "langchain", "openai sdk", "regex", "grammar", "seed",
-  "ادیتور", "vs code", "ایجنت", "cursor", "نرمال‌سازی", "یکسان سازی", "املا",
+  "ادیتور", "vs code", "ایجنت", "cursor", "نرمال‌سازی", "یکسان سازی", "املا", "تریس", "ردیابی", "tracing", "traceparent",
 ]; // biome-ignore format: rows are easier to read
 
 const PAGES = [fa, en].map((words) => {

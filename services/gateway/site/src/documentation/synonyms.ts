@@ -30,6 +30,7 @@ const GROUPS = [
   "جست و جو|جستجو|سرچ|search|rag|بازیابی",
   "جی آر پی سی|grpc|سرویس داخلی|internal",
   "هدر|header|headers|سرآیند",
+  "تریس|ردیابی|trace|traces|tracing|opentelemetry|traceparent",
   "توکنایزر|tokenizer|tokenize|شمارش توکن|توکن شمار",
   "max tokens|max_tokens|سقف توکن|طول پاسخ|بیشترین طول",
   "خرابی|قطع|503|در دسترس نیست|unavailable|down|وضعیت|status|سلامت|health",
