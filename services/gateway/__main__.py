@@ -16,6 +16,7 @@ from services.gateway.app import create_app
 from services.gateway.background import note_stop
 from services.gateway.edge.admin_listener import bind
 from services.gateway.edge.http_protocol import protocol_for
+from services.gateway.edge.quiet_server import QuietServer
 from services.gateway.settings import GatewaySettings
 from services.gateway.tenancy.limits import LIMITS
 from services.gateway.wiring import check
@@ -26,8 +27,8 @@ from services.runtime.telemetry import configure_logging
 from services.runtime.tracing.opening import opened_tracer
 
 
-class Server(uvicorn.Server):
-    """uvicorn's server, which exits with code 0 after SIGTERM and SIGINT, because stopping is not a failure."""
+class Server(QuietServer):
+    """The server, which exits with code 0 after SIGTERM and SIGINT, because stopping is not a failure."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -44,7 +45,7 @@ class Server(uvicorn.Server):
         """Note a signal."""
         note_stop()
         self.force_exit = self.should_exit
-        self.should_exit = True
+        self.stop()
 
 
 def _allow_files() -> None:

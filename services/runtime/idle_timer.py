@@ -10,6 +10,9 @@ CHECKS: Final = 8
 """The parts into which the longest silence is divided; there is a check after each of them."""
 MOST_IDLE_TIMES: Final = 8
 """The multiple of the longest silence that may pass without a heartbeat, whatever else the peer sends."""
+STEPS: Final = 16
+"""The parts into which the time between two checks is divided. Checks take place between them, so that those of many
+timers share the wake-ups of the event loop."""
 
 
 def _no_activity() -> int:
@@ -38,7 +41,7 @@ class IdleTimer:
         self._silent_checks = 0
         self._checks_without_heartbeat = 0
         self._loop: Final = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle = self._loop.call_later(self._interval, self._check)
+        self._timer = self._check_later()
 
     def note_heartbeat(self) -> None:
         """Note that the peer has sent a heartbeat."""
@@ -57,4 +60,10 @@ class IdleTimer:
         if self._silent_checks > CHECKS or self._checks_without_heartbeat > MOST_IDLE_TIMES * CHECKS:
             self._report()
         else:
-            self._timer = self._loop.call_later(self._interval, self._check)
+            self._timer = self._check_later()
+
+    def _check_later(self) -> asyncio.TimerHandle:
+        # Never later than after the interval. All parts, of which there is one more than needed, are long enough
+        # together even if each of them loses a step.
+        step = self._interval / STEPS
+        return self._loop.call_at((self._loop.time() + self._interval) // step * step, self._check)

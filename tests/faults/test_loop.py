@@ -38,8 +38,8 @@ from tests.support.waits import until
 pytestmark = pytest.mark.timeout(300)
 
 TIMEOUTS: Final = {"VILIX_IDLE_SECONDS": "60", "VILIX_BODY_SECONDS": "60"}
-WATCHED: Final = {"VILIX_LOOP_WATCH_SECONDS": "0.005"}
-"""Short enough to detect each block that is a little longer than LIMIT."""
+WATCHED: Final = {"VILIX_LOOP_WATCH_SECONDS": "0.002"}
+"""Short enough to detect each block that is a little longer than LIMIT, also in a process that was idle before."""
 SMALL_MODEL: Final = "smollm2-135m"
 LARGE_TEMPLATE: Final = "large-template"
 BLOCKED: Final = "vilix_event_loop_blocked_seconds"

@@ -65,3 +65,14 @@ async def test_activity_without_heartbeats_counts_for_a_limited_time(monkeypatch
             await asyncio.sleep(IDLE / 20)
             activity += 1
     assert reports[0] >= 2 * IDLE
+
+
+async def test_timers_that_begin_one_after_another_check_at_the_same_times() -> None:
+    timers = []
+    for _ in range(50):
+        timers.append(IdleTimer(8000, lambda: None))
+        await asyncio.sleep(0.001)
+    dues = {timer._timer.when() for timer in timers}
+    for timer in timers:
+        timer.cancel()
+    assert len(dues) <= 2, "they began in the same part of the time between two checks, or in two"

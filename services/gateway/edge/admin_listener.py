@@ -11,6 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from services.gateway.edge.http_protocol import protocol_for
+from services.gateway.edge.quiet_server import QuietServer
 from services.gateway.settings import GatewaySettings
 
 MAX_CONNECTIONS = 64
@@ -18,7 +19,7 @@ MIN_TOKEN_LENGTH = 16
 STOP_SECONDS = 5
 
 
-class _Server(uvicorn.Server):
+class _Server(QuietServer):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to the public server."""
@@ -67,5 +68,5 @@ async def serving(app: ASGIApp, listener: socket.socket, settings: GatewaySettin
     try:
         yield
     finally:
-        server.should_exit = True
+        server.stop()
         await task

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Final, TypeVar
 
 from redis.asyncio import Redis
@@ -96,6 +98,21 @@ class RedisLink:
             _note_command("ok", began)
             return result
 
+    async def run_many(self, commands: Callable[[Redis], Awaitable[Sequence[T | BaseException]]]) -> list[T | None]:
+        """Return the results of `commands`, which have one time-out together: None for each that Redis rejected.
+
+        Raises RedisAwayError.
+        """
+        results: list[T | None] = []
+        for result in await self.run(commands):
+            if isinstance(result, BaseException):
+                with suppress(RedisAwayError):
+                    await self.run(partial(_fail, result))
+                results.append(None)
+            else:
+                results.append(result)
+        return results
+
     def _rejected(self, cause: WriteRejection, error: Exception | None = None) -> None:
         self._rejected_at = asyncio.get_running_loop().time()
         if cause is self.rejection:
@@ -152,6 +169,10 @@ class RedisLink:
             metrics.REDIS_UP.labels("keys").set(1)
             _log.warning("redis is back")
             self.changed.set()
+
+
+async def _fail(error: BaseException, _: Redis) -> None:
+    raise error
 
 
 def _note_command(result: str, began: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import hiredis
@@ -43,6 +44,16 @@ class PipelinedRedis(Redis):
             # The connection may have ended when Redis restarted: retry once on a new one.
             return await (await self._open()).execute(args)
 
+    async def execute_many(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Execute scripts in their order with one write, and return the replies, of which some may be a RedisError.
+
+        Raises RedisConnectionError, if the connection ends before all have a reply: those before may have been run.
+        """
+        try:
+            return await (await self._open()).execute_many(commands)
+        except RedisConnectionError:
+            return await (await self._open()).execute_many(commands)
+
     async def _open(self) -> _Pipeline:
         if self._pipeline is None or not self._pipeline.is_open:
             async with self._opening:
@@ -67,7 +78,7 @@ class _Pipeline(asyncio.Protocol):
         self._reply_seconds: Final = reply_seconds
         self._loop: Final = asyncio.get_running_loop()
         self._reader: Final = hiredis.Reader(replyError=_as_error, encoding="utf-8", notEnoughData=_INCOMPLETE)
-        self._pending: Final[deque[asyncio.Future[Any]]] = deque()
+        self._pending: Final[deque[asyncio.Future[Any] | _Batch]] = deque()
         """The commands without a reply, oldest first. A cancelled one stays, so that its reply goes to no other."""
         self._transport: Final = cast(asyncio.Transport, writer.transport)
         self._redis_protocol: Final = self._transport.get_protocol()
@@ -77,9 +88,22 @@ class _Pipeline(asyncio.Protocol):
         """Send a command, and return its reply. Raises RedisError."""
         # Packing may fail, and must come first: a future without a command would receive the reply to the next one.
         packed = hiredis.pack_command(command)
-        reply, sent = self._loop.create_future(), self._loop.time()
+        reply = self._loop.create_future()
         self._pending.append(reply)
         self._transport.write(packed)
+        return await self._result(reply)
+
+    async def execute_many(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send commands, and return their replies. Raises RedisConnectionError."""
+        packed = b"".join(map(hiredis.pack_command, commands))
+        replies = self._loop.create_future()
+        self._pending.extend([_Batch(replies, len(commands))] * len(commands))
+        self._transport.write(packed)
+        result: list[Any] = await self._result(replies)
+        return result
+
+    async def _result(self, reply: asyncio.Future[Any]) -> Any:
+        sent = self._loop.time()
         try:
             return await reply
         except asyncio.CancelledError:
@@ -126,6 +150,32 @@ class _Pipeline(asyncio.Protocol):
             future = self._pending.popleft()
             if not future.done():
                 future.set_exception(RedisConnectionError("the connection to Redis ended"))
+
+
+class _Batch:
+    """Gathers the replies to commands that were sent together, as the future of each of them."""
+
+    def __init__(self, replies: asyncio.Future[list[Any]], size: int) -> None:
+        self._future: Final = replies
+        self._size: Final = size
+        self._replies: Final[list[Any]] = []
+
+    def done(self) -> bool:
+        """Return whether nothing waits for a reply any more."""
+        return self._future.done()
+
+    def set_result(self, reply: Any) -> None:
+        """Note the next reply."""
+        self._replies.append(reply)
+        if len(self._replies) == self._size:
+            self._future.set_result(self._replies)
+
+    def set_exception(self, error: RedisError) -> None:
+        """Note an error as the next reply, or the end of the connection as the result of all commands."""
+        if isinstance(error, RedisConnectionError):
+            self._future.set_exception(error)
+        else:
+            self.set_result(error)
 
 
 def _as_error(text: str) -> RedisError:

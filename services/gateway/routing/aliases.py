@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
@@ -27,6 +27,8 @@ NAME: Final = "vilix:aliases"
 MOST_ALIASES: Final = 1000
 MOST_CHARACTERS: Final = 256
 REFRESH_SECONDS: Final = 1.0
+_READ: Final = Script("return redis.call('HGETALL', KEYS[1])")
+"""A script, because the pipeline for scripts costs half of what a command of redis-py does."""
 _CHANGE: Final = Script(
     audit_log.APPEND
     + """
@@ -96,7 +98,8 @@ def parse(text: str) -> dict[str, str]:
 
 async def read(redis: Redis) -> dict[str, str]:
     """Return the aliases of the admin API."""
-    return dict(sorted(cast(dict[str, str], await cast(Any, redis.hgetall(NAME))).items()))
+    names_and_models = iter(await _READ.run(redis, NAME))
+    return dict(sorted(zip(names_and_models, names_and_models, strict=True)))
 
 
 async def save(redis: Redis, alias: str, model: str, *, configured: Mapping[str, str]) -> None:

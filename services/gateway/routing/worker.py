@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -15,8 +16,10 @@ from services.gateway.routing.worker_connection import Connection
 from services.runtime.end_tasks import end_tasks
 
 RETRY_SECONDS: Final = 0.2
-REFRESH_SECONDS: Final = 1.0
+REFRESH_SECONDS: Final = 2.0
 """Seconds between two lists of a worker's models, because a model can fail while its worker lives."""
+REJECTED_SECONDS: Final = 0.5
+"""Seconds from a request that the worker has rejected to the next list of its models."""
 MAX_REJECTIONS: Final = 10
 """After so many rejected status calls in a row, a worker counts as lost."""
 _REJECTED: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
@@ -81,11 +84,13 @@ class Worker(Generic[C, M]):
         self._rejections = 0
         """The number of calls about its health that the worker has rejected in a row."""
         self._refresh: asyncio.Task[None] | None = None
+        self._has_lost_model: Final = asyncio.Event()
         self._tasks = {asyncio.create_task(self._watch())}
 
     def lose_model(self, model: str) -> None:
         """Stop sending requests for a model that the worker has just rejected, until its status lists it again."""
         self.models.pop(model, None)
+        self._has_lost_model.set()
 
     async def close(self) -> None:
         """Stop watching, and close the connection once its calls have ended."""
@@ -141,6 +146,7 @@ class Worker(Generic[C, M]):
     async def _keep_models(self) -> None:
         rejections = 0
         while True:
+            self._has_lost_model.clear()
             try:
                 models = await self.client.list_models()
             except grpc.aio.AioRpcError as error:
@@ -159,4 +165,7 @@ class Worker(Generic[C, M]):
             self.models = {model.id: model for model in models}
             self._on_models(self.models)
             self.was_reached = True
-            await asyncio.sleep(REFRESH_SECONDS if models else RETRY_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REFRESH_SECONDS if models else RETRY_SECONDS):
+                    await self._has_lost_model.wait()
+                    await asyncio.sleep(REJECTED_SECONDS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -25,7 +24,6 @@ GATEWAYS: Final = "vilix:gateways"
 """A sorted set of gateways, by the time of their last heartbeat."""
 BEAT_SECONDS: Final = 5.0
 GONE_SECONDS: Final = 3 * BEAT_SECONDS
-AHEAD_MICROSECONDS: Final = 600_000_000
 _COUNT: Final = Script("""
 -- Notes the heartbeat of a gateway, and returns how many gateways had one lately.
 local time = redis.call('TIME')
@@ -38,6 +36,20 @@ redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
 return redis.call('ZCARD', KEYS[1])
 """)
+_OVERDUE: Final = Script("""
+-- Returns ids of keys of a shard all of whose reservations have expired without being settled.
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local overdue = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now), 'LIMIT', 0, 100)
+-- No reservation lasts ten minutes: the clock has gone back since it was renewed.
+local ahead = string.format('%.0f', now + 600000000)
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ahead, '+inf', 'LIMIT', 0, 100)) do
+  overdue[#overdue + 1] = id
+end
+return overdue
+""")
+_DUE: Final = [(f"vilix:{{{shard_name(number)}}}:due",) for number in range(SHARDS)]
+"""The names of the sorted sets of keys by the time at which the last of their reservations expires, one per shard."""
 
 
 class GatewayRegistry:
@@ -67,26 +79,17 @@ class GatewayRegistry:
             with suppress(RedisAwayError):
                 self.gateways = await self._link.run(self._count)
                 metrics.GATEWAYS.set(self.gateways)
-                for key_id in await self._link.run(_overdue):
-                    await self._link.run(partial(_reap, key_id))
+                for key_ids in await self._link.run_many(_overdue):
+                    for key_id in key_ids or ():
+                        await self._link.run(partial(_reap, key_id))
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _count(self, redis: Redis) -> int:
         return max(1, int(await _COUNT.run(redis, GATEWAYS, self._name, str(GONE_SECONDS))))
 
 
-async def _overdue(redis: Redis) -> list[str]:
-    """Return the ids of keys all of whose reservations have expired without being settled."""
-    # Reservations expire by Redis's clock. If ours is a little behind, they are only ended a little later.
-    now = round(time.time() * 1e6)
-    async with redis.pipeline(transaction=False) as pipeline:
-        for number in range(SHARDS):
-            name = f"vilix:{{{shard_name(number)}}}:due"
-            pipeline.zrangebyscore(name, "-inf", now, start=0, num=100)
-            # No reservation lasts that long: the clock has gone back since it was renewed.
-            pipeline.zrangebyscore(name, now + AHEAD_MICROSECONDS, "+inf", start=0, num=100)
-        shards = await pipeline.execute()
-    return [str(key_id) for shard in shards for key_id in shard]
+async def _overdue(redis: Redis) -> list[list[str] | BaseException]:
+    return await _OVERDUE.run_many(redis, _DUE)
 
 
 async def _reap(key_id: str, redis: Redis) -> None:

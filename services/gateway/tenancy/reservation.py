@@ -6,11 +6,11 @@ import asyncio
 import logging
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
+from redis.asyncio import Redis
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway import metrics
@@ -20,13 +20,13 @@ from services.gateway.redis.link import RedisAwayError, RedisLink, RedisRejected
 from services.gateway.tenancy import limits_script, rate_limit_errors
 from services.gateway.tenancy.fallback_limits import FallbackLimits
 from services.gateway.tenancy.limits import COSTS
-from services.gateway.tenancy.limits_script import Decision, Produced, Renewal, ReservationId, Subject
+from services.gateway.tenancy.limits_script import Decision, Produced, Progress, Renewal, ReservationId, Subject
 from services.gateway.tenancy.receipt import receipt_of
 from services.gateway.tenancy.token_estimate import TokenEstimate
 from services.runtime.end_tasks import end_tasks
 
 AT_ONCE: Final = 32
-"""The most reservations that are renewed at the same time."""
+"""The most reservations that are renewed together, which delays other commands on the connection."""
 MAX_UNSETTLED: Final = 100_000
 """The most settlements that are kept while Redis is away."""
 RETRY_SECONDS: Final = 0.5
@@ -156,6 +156,7 @@ class Reservations:
         self._unsettled: Final[deque[Reservation]] = deque()
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._loops: list[asyncio.Task[None]] = []
+        self._has_unsettled: Final = asyncio.Event()
 
     def open(self) -> None:
         """Begin to renew reservations, and to retry settlements that failed."""
@@ -231,26 +232,28 @@ class Reservations:
             await asyncio.sleep(self._renew_seconds)
             live = list(self._live)
             for first in range(0, len(live), AT_ONCE):
-                await asyncio.gather(*(self._renew(reservation) for reservation in live[first : first + AT_ONCE]))
+                await self._renew(live[first : first + AT_ONCE])
 
     def renew_soon(self, reservation: Reservation) -> None:
         """Renew a reservation now."""
-        self._begin(self._renew(reservation))
+        self._begin(self._renew([reservation]))
 
-    async def _renew(self, reservation: Reservation) -> None:
-        if reservation not in self._live:
-            return
-        completion = reservation.produced.completion
-        renewal = partial(
-            limits_script.renew,
-            subject=reservation.subject,
-            estimate=reservation.estimate,
-            reservation_id=reservation.reservation_id,
-            produced=reservation.produced,
-            reserve_output=self._reserve_output,
-        )
+    async def _renew(self, reservations: Sequence[Reservation]) -> None:
+        live: list[Reservation] = []
+        completions: list[int] = []
+
+        async def renew(redis: Redis) -> list[Renewal | BaseException]:
+            # This may have waited for other commands.
+            live.extend(each for each in reservations if each in self._live)
+            completions.extend(each.produced.completion for each in live)
+            progress = [Progress(each.subject, each.estimate, each.reservation_id, each.produced) for each in live]
+            return await limits_script.renew(redis, progress, reserve_output=self._reserve_output)
+
         with suppress(RedisAwayError):  # The next renewal, or the settlement, bills the tokens.
-            reservation.renewed(await self._link.run(renewal), completion=completion)
+            renewals = await self._link.run_many(renew)
+            for reservation, completion, renewal in zip(live, completions, renewals, strict=True):
+                if renewal is not None:
+                    reservation.renewed(renewal, completion=completion)
 
     async def _settle(self, reservation: Reservation) -> None:
         if self._link.rejection is not None:
@@ -272,6 +275,7 @@ class Reservations:
                 reservation.receipt = b""
             if len(self._unsettled) < MAX_UNSETTLED:
                 self._unsettled.append(reservation)
+                self._has_unsettled.set()
             else:
                 _log.error(
                     "usage is lost: redis has been away for too long", extra={"key_id": reservation.subject.key.id}
@@ -279,8 +283,12 @@ class Reservations:
 
     async def _keep_settling(self) -> None:
         while True:
+            await self._has_unsettled.wait()
             await asyncio.sleep(RETRY_SECONDS)
+            self._has_unsettled.clear()
             await self._settle_again()
+            if self._unsettled:
+                self._has_unsettled.set()
 
     async def _settle_again(self) -> None:
         for _ in range(len(self._unsettled)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -81,6 +81,10 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def ask(link: RedisLink, word: str) -> str:
     response: str = await link.run(lambda redis: ECHO.run(redis, "!", word))
     return response
+
+
+async def ask_together(link: RedisLink, words: Sequence[str]) -> list[str | None]:
+    return await link.run_many(lambda redis: ECHO.run_many(redis, [("!", word) for word in words]))
 
 
 async def connections(server: Server) -> int:
@@ -199,3 +203,55 @@ async def test_a_command_that_cannot_be_encoded_does_not_shift_replies(link: Red
         async with asyncio.timeout(10):
             responses = await asyncio.gather(*(ask(link, word) for word in words))
         assert responses == [f"{word}!" for word in words]
+
+
+async def test_scripts_that_are_sent_together_get_their_own_replies(link: RedisLink, server: Server) -> None:
+    words = [str(number) for number in range(300)]
+    together, single = await asyncio.gather(ask_together(link, words), ask(link, "single"))
+    assert (together, single) == ([f"{word}!" for word in words], "single!")
+    assert await ask_together(link, []) == []
+    async with Redis.from_url(server.url, decode_responses=True) as unpipelined:
+        assert await ECHO.run_many(unpipelined, [("!", word) for word in words]) == together
+
+
+async def test_an_error_among_scripts_that_are_sent_together_affects_no_other(link: RedisLink) -> None:
+    await ask(link, "first")
+    replies = await ECHO.run_many(link.redis, [("!", word) for word in ("a", "fault", "b")])
+    assert (replies[0], replies[2]) == ("a!", "b!")
+    assert isinstance(replies[1], ResponseError)
+    assert await ask_together(link, ["a", "fault", "b"]) == ["a!", None, "b!"]
+    assert link.away, "as after any command that fails"
+
+
+async def test_scripts_that_are_sent_together_to_a_server_without_them_are_sent_in_full(link: RedisLink) -> None:
+    await ask(link, "first")
+    await link.redis.script_flush()
+    assert await ask_together(link, "abc") == ["a!", "b!", "c!"]
+
+
+async def test_scripts_that_are_sent_together_and_lost_are_sent_to_the_next_server(server: Server) -> None:
+    async with linked(server.port, seconds=20) as patient:
+        await ask(patient, "first")
+        server.signal(signal.SIGSTOP)
+        asked = asyncio.create_task(ask_together(patient, "abc"))
+        await asyncio.sleep(0)
+        server.kill()
+        server.start()
+        assert await asked == ["a!", "b!", "c!"]
+
+
+async def test_late_replies_to_scripts_that_were_sent_together_are_dropped(link: RedisLink, server: Server) -> None:
+    await ask(link, "first")
+    server.signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(RedisAwayError):
+            await ask_together(link, ["late"] * 5)
+    finally:
+        server.signal(signal.SIGCONT)
+    await replies_again(link, "after")
+    gone = asyncio.create_task(ask_together(link, ["gone"] * 5))
+    staying = asyncio.create_task(ask(link, "stays"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert await staying == "stays!"
+    assert await ask_together(link, "abc") == ["a!", "b!", "c!"]

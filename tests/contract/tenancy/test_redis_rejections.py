@@ -231,6 +231,22 @@ async def test_a_rejection_in_a_pipeline_is_recognised(link: RedisLink, own_redi
     assert link.rejection is WriteRejection.NO_REPLICAS
 
 
+async def test_scripts_that_are_sent_together_are_rejected_one_by_one(link: RedisLink, own_redis: Redis) -> None:
+    script = Script("if ARGV[1] == 'read' then return 'read' end return redis.call('SET', KEYS[1], ARGV[1])['ok']")
+    calls = [("vilix:{s00}:test", value) for value in ("read", "1", "read")]
+
+    async def together() -> list[str | None]:
+        return await link.run_many(lambda redis: script.run_many(redis, calls))
+
+    assert await together() == ["read", "OK", "read"]
+    await own_redis.config_set("maxmemory", "1mb")
+    assert await together() == ["read", None, "read"]
+    assert link.rejection is WriteRejection.FULL
+    assert not link.away
+    await own_redis.config_set("maxmemory", "0")
+    await recovers(link)
+
+
 async def test_a_full_server_that_dies_is_away(server: Server, link: RedisLink, own_redis: Redis) -> None:
     await own_redis.config_set("maxmemory", "1mb")
     await rejected(link, WriteRejection.FULL)

@@ -18,15 +18,17 @@ from services.gateway.dialects.openai_limits import limit_headers
 from services.gateway.errors import ApiError
 from services.gateway.limit_status import duration
 from services.gateway.record import Outcome
+from services.gateway.redis.connection import connect
 from services.gateway.redis.link import RedisLink
 from services.gateway.settings import RedisAwayPolicy
+from services.gateway.tenancy import gateway_registry as gateway_registry_module
 from services.gateway.tenancy import keys, limits_script
 from services.gateway.tenancy.fallback_limits import FallbackLimits
 from services.gateway.tenancy.gateway_registry import GATEWAYS, GatewayRegistry
 from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.limits import Limits
 from services.gateway.tenancy.limits_script import Subject
-from services.gateway.tenancy.reservation import Reservation, Reservations
+from services.gateway.tenancy.reservation import AT_ONCE, Reservation, Reservations
 from services.gateway.tenancy.tiers import Tiers
 from services.gateway.tenancy.token_estimate import TokenEstimate
 from services.runtime.messages.message import Message
@@ -312,6 +314,47 @@ async def test_a_queue_keeps_its_order_and_drops_gone_clients_although_the_clock
         return [await position(reservation_id) for reservation_id in (second, first)] == [1, 0]
 
     await until(has_forgotten, 10, "the one that is gone is forgotten")
+
+
+async def test_a_gateway_ends_the_reservations_of_dead_ones(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_registry_module, "BEAT_SECONDS", 0.1)
+    subjects = [Tiers(None).subject((await keys.create(redis, name=f"shop {number}"))[0], "m") for number in range(8)]
+    reservation_id = limits_script.ReservationId("gone", "r", 0.3)
+    for subject in subjects[:4]:
+        await limits_script.admit(redis, subject, SMALL, reservation_id)
+    assert await an_hour_ahead(redis)
+    for subject in subjects[4:]:
+        await limits_script.admit(redis, subject, SMALL, reservation_id)
+    link = RedisLink(connect(redis_url, timeout=5), timeout=5)
+    gateway_registry = GatewayRegistry(link)
+    gateway_registry.open()
+
+    async def ended() -> bool:
+        names = {f"vilix:{{{subject.key.shard}}}:usage" for subject in subjects}
+        return sum([await redis.xlen(name) for name in names]) == len(subjects)
+
+    try:
+        await until(ended, 20, "each has a usage record, without another request of its key")
+    finally:
+        await gateway_registry.close()
+        await link.close()
+
+
+async def test_all_running_requests_are_renewed(redis: Redis, reservations: Reservations) -> None:
+    subject = await new_subject(redis, limits=Limits(daily_tokens=100_000))
+    running = [await admit(reservations, subject) for _ in range(2 * AT_ONCE + 1)]
+    await running.pop().settle(Outcome.COMPLETE)
+    for number, reservation in enumerate(running):
+        reservation.count([pb.Event(usage=pb.Usage(prompt_tokens=10, completion_tokens=number))])
+    produced = sum(10 + number for number in range(len(running)))
+
+    async def billed() -> bool:
+        return (await limits_script.show(redis, subject)).scopes["key"].daily == produced
+
+    await until(billed, 20, "the tokens of each are billed, once")
+    assert {reservation.spent for reservation in running} == {None}
 
 
 async def test_dead_gateways_are_not_counted_although_the_clock_went_back(redis: Redis) -> None:

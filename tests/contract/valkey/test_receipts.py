@@ -16,7 +16,7 @@ from services.gateway.tenancy import keys, limits_script, receipts
 from services.gateway.tenancy.fallback_limits import FallbackLimits
 from services.gateway.tenancy.key import Key
 from services.gateway.tenancy.limits import UNLIMITED
-from services.gateway.tenancy.limits_script import Produced, ReservationId, Subject
+from services.gateway.tenancy.limits_script import Produced, Progress, ReservationId, Subject
 from services.gateway.tenancy.prices import ModelPrice
 from services.gateway.tenancy.receipts import Receipts
 from services.gateway.tenancy.reservation import Reservations
@@ -95,14 +95,8 @@ async def test_a_request_whose_gateway_has_died_has_a_receipt(redis: Redis, key:
     subject = Subject(key, "m", UNLIMITED, UNLIMITED, price=PRICE)
     reservation = ReservationId("r", "mine", 6.0, MOST)
     await limits_script.admit(redis, subject, ESTIMATE, reservation)
-    await limits_script.renew(
-        redis,
-        subject=subject,
-        estimate=ESTIMATE,
-        reservation_id=reservation,
-        produced=Produced(4, 3, 1),
-        reserve_output=10,
-    )
+    progress = Progress(subject, ESTIMATE, reservation, Produced(4, 3, 1))
+    await limits_script.renew(redis, [progress], reserve_output=10)
     await redis.zadd(f"{limits_script.name_of(key)}:slots", {"r": 1})
     await limits_script.show(redis, subject)
     receipt = await found(redis, key, "mine")

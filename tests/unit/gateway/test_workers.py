@@ -114,3 +114,16 @@ async def test_a_worker_that_cancels_too_many_calls_is_lost(
     await until(lambda: not worker.models, what="the worker is lost")
     servicer.cancelled_watches = 0
     await until(lambda: MODEL in worker.models)
+
+
+async def test_a_model_that_was_lost_by_a_rejected_request_is_found_before_the_next_regular_list(
+    overloaded: tuple[OverloadedWorker, Worker[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servicer, worker = overloaded
+    monkeypatch.setattr(worker_module, "REFRESH_SECONDS", 3600)
+    lists = servicer.lists
+    await until(lambda: servicer.lists > lists, what="the next pause is the long one")
+    await until(lambda: MODEL in worker.models)
+    worker.lose_model(MODEL)
+    assert MODEL not in worker.models
+    await until(lambda: MODEL in worker.models, what="the model is listed again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -69,6 +70,16 @@ class Produced:
     completion: int = 0
     cached: int = 0
     reasoning: int = 0
+
+
+@dataclass(slots=True)
+class Progress:
+    """A reservation that is renewed, and the tokens of its request so far."""
+
+    subject: Subject
+    estimate: TokenEstimate
+    reservation_id: ReservationId
+    produced: Produced
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,27 +171,38 @@ async def admit(redis: Redis, subject: Subject, estimate: TokenEstimate, reserva
 
 
 async def renew(
-    redis: Redis,
-    *,
-    subject: Subject,
-    estimate: TokenEstimate,
-    reservation_id: ReservationId,
-    produced: Produced,
-    reserve_output: int,
-) -> Renewal:
-    """Extend a reservation, charge the tokens produced so far, and reserve up to `reserve_output` further ones."""
-    known = {"max_output": estimate.max_output, "prompt": produced.prompt}
+    redis: Redis, reservations: Sequence[Progress], *, reserve_output: int
+) -> list[Renewal | BaseException]:
+    """Extend reservations, charge the tokens produced so far, and reserve up to `reserve_output` further ones for each.
+
+    Returns an error instead of each renewal that failed. Raises RedisError if the connection ends.
+    """
+    replies = await SCRIPT.run_many(redis, [_renewal_call(progress, reserve_output) for progress in reservations])
+    return [reply if isinstance(reply, BaseException) else _renewal(orjson.loads(reply)) for reply in replies]
+
+
+def _renewal_call(progress: Progress, reserve_output: int) -> tuple[str, ...]:
+    subject, produced = progress.subject, progress.produced
+    request = {
+        "model": subject.model,
+        "owner": subject.key.owner,
+        "limits": _limits(subject.limits),
+        "model_limits": _limits(subject.model_limits),
+        "stream_length": STREAM_LENGTH,
+        **_identity(progress.reservation_id),
+        "completion": produced.completion,
+        "reserve": reserve_output,
+    }
+    if progress.estimate.max_output is not None:
+        request["max_output"] = progress.estimate.max_output
+    if produced.prompt is not None:
+        request["prompt"] = produced.prompt
     if subject.price is not None:
-        known["cached"] = produced.cached
-    result = await _run(
-        redis,
-        subject,
-        "renew",
-        **_identity(reservation_id),
-        completion=produced.completion,
-        reserve=reserve_output,
-        **{name: value for name, value in known.items() if value is not None},
-    )
+        request["prices"], request["cached"] = _prices(subject.price), produced.cached
+    return name_of(subject.key), "renew", orjson.dumps(request).decode()
+
+
+def _renewal(result: dict[str, Any]) -> Renewal:
     spent = result.get("spent")
     return Renewal(
         credit=result.get("credit", 0),
