@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, TypeVar
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge
 from prometheus_client.metrics import MetricWrapperBase
 
+from services.gateway.linked_histogram import LinkedHistogram
 from services.gateway.loop_histogram import LoopHistogram
 
 M = TypeVar("M", bound=MetricWrapperBase)
@@ -21,7 +22,7 @@ _TOKENS: Final = (1, 4, 16, 64, 256, 1024, 2048, 4096, 8192, 16384, 32768, 65536
 _GAPS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 REQUESTS: Final = Counter("vilix_http_requests", "Completed requests.", ["route", "method", "status", "model"])
-REQUEST_SECONDS: Final = Histogram(
+REQUEST_SECONDS: Final = LinkedHistogram(
     "vilix_http_request_duration_seconds",
     "Seconds from a request's headers to the last byte of its response.",
     ["route", "model"],
@@ -53,13 +54,13 @@ GENERATIONS: Final = Counter(
     "Generations that ended, by outcome, and by the gRPC status with which the worker failed (empty without one).",
     ["model", "outcome", "worker_status"],
 )
-WORKER_CALL_SECONDS: Final = Histogram(
+WORKER_CALL_SECONDS: Final = LoopHistogram(
     "vilix_worker_call_duration_seconds",
     "Seconds from the start of a call to a worker, for a generation or for embeddings, to its end.",
-    ["model"],
+    "model",
     buckets=_LATENCIES,
 )
-FIRST_TOKEN_SECONDS: Final = Histogram(
+FIRST_TOKEN_SECONDS: Final = LinkedHistogram(
     "vilix_first_token_seconds",
     "Seconds from a request's headers to the first token of its generation, queues and retries included.",
     ["model"],
@@ -71,7 +72,6 @@ INTER_TOKEN_SECONDS: Final = LoopHistogram(
     "model",
     buckets=_GAPS,
 )
-REGISTRY.register(INTER_TOKEN_SECONDS)
 TOKENS: Final = Counter("vilix_tokens", "Tokens of prompts and completions.", ["model", "kind"])
 CACHED_TOKENS: Final = Counter(
     "vilix_cached_tokens", "Tokens of prompts that came from the prefix cache, a part of all tokens.", ["model"]
@@ -79,11 +79,11 @@ CACHED_TOKENS: Final = Counter(
 REASONING_TOKENS: Final = Counter(
     "vilix_reasoning_tokens", "Tokens of completions that are reasoning, a part of all tokens.", ["model"]
 )
-PROMPT_TOKENS: Final = Histogram(
-    "vilix_request_prompt_tokens", "Tokens of the prompt of each generation.", ["model"], buckets=_TOKENS
+PROMPT_TOKENS: Final = LoopHistogram(
+    "vilix_request_prompt_tokens", "Tokens of the prompt of each generation.", "model", buckets=_TOKENS
 )
-COMPLETION_TOKENS: Final = Histogram(
-    "vilix_request_completion_tokens", "Tokens that each generation has produced.", ["model"], buckets=_TOKENS
+COMPLETION_TOKENS: Final = LoopHistogram(
+    "vilix_request_completion_tokens", "Tokens that each generation has produced.", "model", buckets=_TOKENS
 )
 EMBEDDINGS: Final = Counter(
     "vilix_embeddings",
@@ -92,10 +92,10 @@ EMBEDDINGS: Final = Counter(
     ["model", "outcome", "worker_status"],
 )
 RETRIES: Final = Counter("vilix_retries", "Requests that moved to another worker before their first token.", ["model"])
-ADMISSION_SECONDS: Final = Histogram(
+ADMISSION_SECONDS: Final = LoopHistogram(
     "vilix_admission_duration_seconds",
     "Seconds from the first attempt to admit a request to its admission: the call of Redis, and the queue of its key.",
-    ["model"],
+    "model",
     buckets=_WAITS,
 )
 LIMITS_WAITING: Final = Gauge("vilix_limits_waiting", "Requests that wait in the queue of their key.")
@@ -112,7 +112,6 @@ REDIS_COMMAND_SECONDS: Final = LoopHistogram(
     "result",
     buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
 )
-REGISTRY.register(REDIS_COMMAND_SECONDS)
 UNSETTLED: Final = Gauge(
     "vilix_usage_unsettled_requests",
     "Requests that have ended, and whose usage Redis did not take yet. It is lost if the gateway ends before.",
@@ -150,6 +149,14 @@ MODEL_AVAILABLE: Final = Gauge(
     "vilix_model_available", "Whether some worker serves the model: 1 or 0, as in /healthz.", ["model"]
 )
 MODEL_WORKERS: Final = Gauge("vilix_model_workers", "Workers that serve the model.", ["model"])
+REGISTRY.register(REQUEST_SECONDS)
+REGISTRY.register(FIRST_TOKEN_SECONDS)
+REGISTRY.register(WORKER_CALL_SECONDS)
+REGISTRY.register(INTER_TOKEN_SECONDS)
+REGISTRY.register(PROMPT_TOKENS)
+REGISTRY.register(COMPLETION_TOKENS)
+REGISTRY.register(ADMISSION_SECONDS)
+REGISTRY.register(REDIS_COMMAND_SECONDS)
 
 
 @lru_cache(maxsize=4096)
@@ -179,7 +186,7 @@ def prepare(limits: Iterable[str]) -> None:
 def prepare_model(model: str) -> None:
     """Export the counters of a model as 0 before their first event, like `prepare`."""
     RETRIES.labels(model)
-    FIRST_TOKEN_SECONDS.labels(model)
+    FIRST_TOKEN_SECONDS.of(model)
     _prepare_outcomes(model)
 
 

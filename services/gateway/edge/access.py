@@ -92,7 +92,7 @@ def publish(record: RequestRecord) -> None:
     """Log a request that has ended, and count it."""
     method = record.method if record.method in _METHODS else "other"
     metrics.of(metrics.REQUESTS, record.route, method, record.status, record.model_label).inc()
-    metrics.of(metrics.REQUEST_SECONDS, record.route, record.model_label).observe(record.seconds, record.exemplar())
+    metrics.REQUEST_SECONDS.of(record.route, record.model_label).observe(record.seconds, record.exemplar())
     # The record of the work in the background counts it.
     if method == "POST" and not record.receipt.is_handed_over:
         metrics.of(metrics.OUTCOMES, record.model_label, record.outcome).inc()

@@ -82,7 +82,7 @@ class Embedding:
             if traced is not None:
                 traced.end(call_status(outcome, worker_status))
             metrics.EMBEDDINGS.labels(request.model, outcome, worker_status or "").inc()
-            metrics.WORKER_CALL_SECONDS.labels(request.model).observe(time.perf_counter() - began)
+            metrics.WORKER_CALL_SECONDS.of(request.model).observe(time.perf_counter() - began)
         self._note(request.model, response)
         return response
 

@@ -119,7 +119,7 @@ class Generation:
         self._record.outcome, self._record.worker_status = self.outcome, self._worker_status
         if self._traced is not None:
             self._traced.end(call_status(self.outcome, self._worker_status))
-        metrics.of(metrics.WORKER_CALL_SECONDS, self.model).observe(time.perf_counter() - self.began_at)
+        metrics.WORKER_CALL_SECONDS.of(self.model).observe(time.perf_counter() - self.began_at)
         metrics.of(metrics.GENERATIONS_IN_FLIGHT, self.model).dec()
         metrics.of(metrics.GENERATIONS, self.model, self.outcome, self._worker_status or "").inc()
 

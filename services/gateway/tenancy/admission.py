@@ -214,7 +214,7 @@ class Admission:
         reservation.record = self._record
         self._record.receipt.admitted_at = time.perf_counter()
         self.limits = reservation.limits
-        metrics.of(metrics.ADMISSION_SECONDS, self._estimate.model).observe(time.monotonic() - self._began)
+        metrics.ADMISSION_SECONDS.of(self._estimate.model).observe(time.monotonic() - self._began)
 
     def _subject(self) -> Subject:
         check_model(self._caller.key, self._estimate.model)
