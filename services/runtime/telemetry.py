@@ -80,8 +80,9 @@ def configure_logging(service: str) -> None:
     """Send all logs of this process to standard error. `extra={…}` of a call becomes fields of its line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Terminal(service) if sys.stderr.isatty() else _JsonLines(service))
-    # No line has them, and finding them takes longer than writing a line.
+    # No line has them, and finding them takes longer than writing a line. The last one is the place of the call.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # type: ignore[attr-defined]  # logging's documentation names this way
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # One line per request is enough, and ours says more.
     for name in ("uvicorn.access", "httpx", "asyncio"):

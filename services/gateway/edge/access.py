@@ -54,7 +54,8 @@ class Access:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                record.error = _message_id(message.get("headers", ()))
+                if record.status >= 400:
+                    record.error = _message_id(message.get("headers", ()))
                 elapsed = f"{(time.perf_counter() - record.began) * 1000:.0f}".encode()
                 own = [(b"x-request-id", record.request_id.encode()), (b"openai-processing-ms", elapsed)]
                 response_headers = [*message.get("headers", ()), *own, *traced]
