@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -148,7 +148,7 @@ class RequestRecord:
 
 def new_request_id() -> str:
     """Return an id for a request that came without one."""
-    return f"req-{secrets.token_hex(12)}"
+    return f"req-{os.urandom(12).hex()}"
 
 
 def outcome_of(status: int) -> Outcome:

@@ -15,6 +15,8 @@ MOST_BYTES: Final = 4096
 """The most bytes of a receipt."""
 _MOST_TEXT_BYTES: Final = 128
 """The most bytes of a text in it, as JSON."""
+_ALWAYS_SHORT: Final = _MOST_TEXT_BYTES // 6
+"""The most characters that need no check, because JSON writes a character in at most six bytes."""
 _SPARED: Final = ("addresses", "finish_reasons", "worker_ms", "alias", "endpoint")
 """The fields that are left out of a receipt that would be too long, in this order."""
 _SERVED: Final = (Outcome.COMPLETE, Outcome.BUDGET)
@@ -82,6 +84,8 @@ def receipt_of(
 
 
 def _short(text: str) -> str | None:
+    if len(text) <= _ALWAYS_SHORT:
+        return text or None
     text = text[:_MOST_TEXT_BYTES]
     while len(orjson.dumps(text)) - 2 > _MOST_TEXT_BYTES:
         text = text[:-1]

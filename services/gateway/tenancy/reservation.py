@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
@@ -174,7 +174,7 @@ class Reservations:
 
     def new_id(self, request_id: str) -> ReservationId:
         """Return a new reservation id. It is random, because clients choose request ids and may repeat them."""
-        return ReservationId(secrets.token_hex(12), request_id, self._reservation_seconds, self._receipts)
+        return ReservationId(os.urandom(12).hex(), request_id, self._reservation_seconds, self._receipts)
 
     async def decide(self, subject: Subject, estimate: TokenEstimate, reservation_id: ReservationId) -> Decision:
         """Return Redis's decision about a request. Raises RedisAwayError and StaleKeyError."""
