@@ -130,14 +130,14 @@ class MeteredGeneration:
         self._record.receipt.last_token_at = self._last_tokens
         produced = self._reservation.produced
         self._record.completion_tokens = produced.completion
-        metrics.of(metrics.TOKENS, self._model, "completion").inc(produced.completion)
+        metrics.TOKENS.of(self._model, "completion").value += produced.completion
         metrics.COMPLETION_TOKENS.of(self._model).observe(produced.completion)
-        metrics.of(metrics.REASONING_TOKENS, self._model).inc(produced.reasoning)
+        metrics.REASONING_TOKENS.of(self._model).value += produced.reasoning
         if produced.prompt is not None:
             self._record.prompt_tokens = produced.prompt
-            metrics.of(metrics.TOKENS, self._model, "prompt").inc(produced.prompt)
+            metrics.TOKENS.of(self._model, "prompt").value += produced.prompt
             metrics.PROMPT_TOKENS.of(self._model).observe(produced.prompt)
-            metrics.of(metrics.CACHED_TOKENS, self._model).inc(produced.cached)
+            metrics.CACHED_TOKENS.of(self._model).value += produced.cached
 
     def _end_by_budget(self) -> None:
         self.generation.cut_short(Outcome.BUDGET)

@@ -49,7 +49,7 @@ class Access:
             record.trace = request_spans.begin(self._tracer, scope, headers)
             traced = request_spans.response_headers(record.trace)
         ACCEPTED.set(headers.get(b"accept-language", b"").decode("latin-1"))
-        metrics.REQUESTS_IN_FLIGHT.inc()
+        metrics.REQUESTS_IN_FLIGHT.of().value += 1
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -76,7 +76,7 @@ class Access:
                 await response(scope, receive, send_with_headers)
         finally:
             record.end(route=getattr(scope.get("route"), "path", "none"))
-            metrics.REQUESTS_IN_FLIGHT.dec()
+            metrics.REQUESTS_IN_FLIGHT.of().value -= 1
             publish(record)
 
 
@@ -92,11 +92,11 @@ def _message_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 def publish(record: RequestRecord) -> None:
     """Log a request that has ended, and count it."""
     method = record.method if record.method in _METHODS else "other"
-    metrics.of(metrics.REQUESTS, record.route, method, record.status, record.model_label).inc()
+    metrics.REQUESTS.of(record.route, method, str(record.status), record.model_label).value += 1
     metrics.REQUEST_SECONDS.of(record.route, record.model_label).observe(record.seconds, record.exemplar())
     # The record of the work in the background counts it.
     if method == "POST" and not record.receipt.is_handed_over:
-        metrics.of(metrics.OUTCOMES, record.model_label, record.outcome).inc()
+        metrics.OUTCOMES.of(record.model_label, str(record.outcome)).value += 1
     _log.info("request", extra=record.fields())
     if record.trace is not None:
         request_spans.end(record.trace, record)

@@ -224,7 +224,7 @@ class Reservations:
             counted = (reservation.subject.key.id, scope)
             self._running[counted] += change
             if not self._running[counted]:
-                del self._running[counted]
+                self._running.pop(counted)
 
     async def _keep_renewing(self) -> None:
         while True:
