@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
+from services.gateway.cleanup import Cleanup
 from services.gateway.disconnect import Disconnect
 from services.gateway.edge.body import RequestBody
 from services.gateway.edge.direct_writer import DIRECT_WRITER
@@ -30,7 +30,7 @@ class Exchange:
         self.body: Final = RequestBody(self.headers, receive, served)
         self.disconnect: Final = Disconnect(receive, served)
         self.response: Final = ResponseChannel(send, extensions.get(DIRECT_WRITER))
-        self.cleanup: Final = ExitStack()
+        self.cleanup: Final = Cleanup()
         """Callbacks that run at the end of the request."""
         self.cleanup.callback(self.body.release)
         self.cleanup.callback(self.disconnect.close)

@@ -57,9 +57,7 @@ class Reservation:
         self._end_generation: Callable[[], object] | None = None
         # A generation whose maximum is reserved cannot exceed its budget.
         is_reserved = estimate.max_output is not None and estimate.max_output <= estimate.output
-        limits = (subject.limits, subject.model_limits)
-        budgets = ("daily_tokens", "monthly_tokens", *(COSTS if subject.price is not None else ()))
-        self.has_budget: Final = not is_reserved and any(getattr(each, name) for each in limits for name in budgets)
+        self.has_budget: Final = not is_reserved and _has_budget(subject)
         self._renew_at = max(1, estimate.output // 2) if self.has_budget else None
         self._reservations: Final = reservations
         self._settlement: asyncio.Task[None] | None = None
@@ -125,7 +123,13 @@ class Reservation:
             self._end_generation = None
             self._settlement = self._reservations.settle(self)
         # Cancelling the caller must not cancel the settlement.
-        return asyncio.shield(self._settlement)
+        return self._settlement if self._settlement.done() else asyncio.shield(self._settlement)
+
+
+def _has_budget(subject: Subject) -> bool:
+    limits = (subject.limits, subject.model_limits)
+    budgets = ("daily_tokens", "monthly_tokens", *(COSTS if subject.price is not None else ()))
+    return any(getattr(each, name) for each in limits for name in budgets)
 
 
 class Reservations:
