@@ -8,7 +8,7 @@ import re
 import sys
 import time
 from functools import lru_cache
-from typing import Final
+from typing import Final, TextIO
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, default=str)
@@ -67,6 +67,13 @@ class _Terminal(_Format):
         return text if not record.exc_info else f"{text}\n{self.formatException(record.exc_info)}"
 
 
+class _Lines(logging.StreamHandler[TextIO]):
+    """Writes lines to standard error, which flushes each by itself."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+
 class _CallersBytes(logging.Filter):
     """Shortens to one line what gRPC logs, with tracebacks, about paths and headers that are not valid UTF-8."""
 
@@ -78,11 +85,11 @@ class _CallersBytes(logging.Filter):
 
 def configure_logging(service: str) -> None:
     """Send all logs of this process to standard error. `extra={…}` of a call becomes fields of its line."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Lines(sys.stderr)
     handler.setFormatter(_Terminal(service) if sys.stderr.isatty() else _JsonLines(service))
     # No line has them, and finding them takes longer than writing a line. The last one is the place of the call.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # type: ignore[attr-defined]  # logging's documentation names this way
+    logging._srcfile = None  # logging's documentation names this way
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # One line per request is enough, and ours says more.
     for name in ("uvicorn.access", "httpx", "asyncio"):
