@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from vilix.embeddings.v1 import embeddings_service_pb2 as embeddings_pb
@@ -115,7 +115,10 @@ def without_prompt(call: C) -> C:
     generate = pb.GenerateRequest(model=call.generate.model, n=call.choices)
     if call.generate.HasField("logprobs"):
         generate.logprobs.CopyFrom(call.generate.logprobs)
-    return replace(call, generate=generate)
+    # As `dataclasses.replace` would do, which takes several times as many calls.
+    slim = object.__new__(type(call))
+    vars(slim).update(vars(call), generate=generate)
+    return slim
 
 
 @dataclass(frozen=True, slots=True)
