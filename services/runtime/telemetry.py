@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, TextIO
 
@@ -46,15 +47,21 @@ def _second(seconds: int) -> str:
 
 class _JsonLines(_Format):
     def line(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": f"{_second(int(record.created))}.{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "service": self._service,
-            "message": record.getMessage(),
-            **self.fields(record),
-        }
+        fields = self.fields(record)
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            fields["exception"] = self.formatException(record.exc_info)
+        return self.line_of(record.created, record.levelname.lower(), record.getMessage(), fields)
+
+    def line_of(self, created: float, level: str, message: str, fields: Mapping[str, object]) -> str:
+        """Return the line of what was logged at the time `created`. It may still contain keys."""
+        second = int(created)
+        line = {
+            "time": f"{_second(second)}.{int((created - second) * 1000):03d}Z",
+            "level": level,
+            "service": self._service,
+            "message": message,
+            **fields,
+        }
         return _ENCODER.encode(line)
 
 
@@ -73,6 +80,20 @@ class _Lines(logging.StreamHandler[TextIO]):
     def flush(self) -> None:
         """Do nothing."""
 
+    def write_event(self, message: str, fields: Mapping[str, object]) -> bool:
+        """Write what was logged now at the level INFO. Return False if it must take the way through `logging`."""
+        if self.filters or not isinstance(self.formatter, _JsonLines):
+            return False
+        line = without_keys(self.formatter.line_of(time.time(), "info", message, fields))
+        self.acquire()
+        try:
+            self.stream.write(f"{line}\n")
+        except (OSError, ValueError):
+            return False  # `logging` knows what to do about it.
+        finally:
+            self.release()
+        return True
+
 
 class _CallersBytes(logging.Filter):
     """Shortens to one line what gRPC logs, with tracebacks, about paths and headers that are not valid UTF-8."""
@@ -81,6 +102,17 @@ class _CallersBytes(logging.Filter):
         if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
             record.exc_info, record.levelno, record.levelname = None, logging.WARNING, "WARNING"
         return True
+
+
+def log_event(logger: logging.Logger, message: str, fields: Mapping[str, object]) -> None:
+    """Log at the level INFO like `logger.info(message, extra=fields)`, in a third of the steps if only we look at it.
+
+    For the one line that every request writes.
+    """
+    handlers = logging.root.handlers
+    if len(handlers) == 1 and isinstance(handlers[0], _Lines) and handlers[0].write_event(message, fields):
+        return
+    logger.info(message, extra=fields)
 
 
 def configure_logging(service: str) -> None:

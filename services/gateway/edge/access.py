@@ -17,6 +17,7 @@ from services.gateway.edge.cors import Cors, answer_preflight, is_preflight
 from services.gateway.errors import server_error
 from services.gateway.i18n.language import ACCEPTED
 from services.gateway.record import RequestRecord, new_request_id
+from services.runtime.telemetry import log_event
 from services.runtime.tracing.local_trace import Tracer
 
 _SANE_ID: Final = re.compile(rb"(?!.*vlx_)[A-Za-z0-9._-]{1,128}")
@@ -97,6 +98,6 @@ def publish(record: RequestRecord) -> None:
     # The record of the work in the background counts it.
     if method == "POST" and not record.receipt.is_handed_over:
         metrics.OUTCOMES.of(record.model_label, str(record.outcome)).value += 1
-    _log.info("request", extra=record.fields())
+    log_event(_log, "request", record.fields())
     if record.trace is not None:
         request_spans.end(record.trace, record)
