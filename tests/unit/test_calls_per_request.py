@@ -60,8 +60,8 @@ MODEL = "m"
 SECRET = "vlx_" + "a" * 43
 LIMITS = Limits(rpm=10**6, tpm=10**8, concurrency=10**4, daily_tokens=10**11, monthly_tokens=10**12)
 REQUESTS = 20
-MOST_OF_WHOLE = 1830
-MOST_OF_STREAMED = 1850
+MOST_OF_WHOLE = 1800
+MOST_OF_STREAMED = 1820
 """The most calls of a request, those of the fake client, worker and Redis among them."""
 
 

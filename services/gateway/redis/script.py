@@ -19,7 +19,8 @@ class Script:
     async def run(self, redis: Redis, key: str, *arguments: str) -> Any:
         """Run the script with one key, and return its reply. Raises RedisError."""
         try:
-            # What `evalsha` does, in fewer steps. redis-py does not type it.
-            return await redis.execute_command("EVALSHA", self._digest, 1, key, *arguments)  # type: ignore[no-untyped-call]
+            # `evalsha` does the same in more steps. redis-py does not type it.
+            command = ("EVALSHA", self._digest, 1, key, *arguments)
+            return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
         except NoScriptError:
             return await redis.eval(self._source, 1, key, *arguments)
