@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from services.gateway.cleanup import Cleanup
 from services.gateway.record import RequestRecord
 from services.gateway.tenancy.admission import Admission
 from services.gateway.tenancy.key import Key
@@ -71,7 +71,7 @@ class LiveRequests:
     def __init__(self) -> None:
         self._requests: Final[dict[int, LiveRequest]] = {}
 
-    def enter(self, record: RequestRecord, key: Key, cleanup: ExitStack) -> LiveRequest:
+    def enter(self, record: RequestRecord, key: Key, cleanup: Cleanup) -> LiveRequest:
         """Count a request as running until `cleanup` is closed, and return it; the same for the same record."""
         live = self._requests.get(id(record))
         if live is None:

@@ -130,14 +130,14 @@ class MeteredGeneration:
         self._record.receipt.last_token_at = self._last_tokens
         produced = self._reservation.produced
         self._record.completion_tokens = produced.completion
-        metrics.of(metrics.TOKENS, self._model, "completion").inc(produced.completion)
-        metrics.of(metrics.COMPLETION_TOKENS, self._model).observe(produced.completion)
-        metrics.of(metrics.REASONING_TOKENS, self._model).inc(produced.reasoning)
+        metrics.TOKENS.of(self._model, "completion").value += produced.completion
+        metrics.COMPLETION_TOKENS.of(self._model).observe(produced.completion)
+        metrics.REASONING_TOKENS.of(self._model).value += produced.reasoning
         if produced.prompt is not None:
             self._record.prompt_tokens = produced.prompt
-            metrics.of(metrics.TOKENS, self._model, "prompt").inc(produced.prompt)
-            metrics.of(metrics.PROMPT_TOKENS, self._model).observe(produced.prompt)
-            metrics.of(metrics.CACHED_TOKENS, self._model).inc(produced.cached)
+            metrics.TOKENS.of(self._model, "prompt").value += produced.prompt
+            metrics.PROMPT_TOKENS.of(self._model).observe(produced.prompt)
+            metrics.CACHED_TOKENS.of(self._model).value += produced.cached
 
     def _end_by_budget(self) -> None:
         self.generation.cut_short(Outcome.BUDGET)
@@ -178,4 +178,4 @@ class MeteredGeneration:
     def _note_first_tokens(self, now: float) -> None:
         record = self._record
         record.first_token_ms, record.first_token_at = round((now - self.generation.began_at) * 1000, 1), now
-        metrics.of(metrics.FIRST_TOKEN_SECONDS, self._model).observe(now - record.began, record.exemplar())
+        metrics.FIRST_TOKEN_SECONDS.of(self._model).observe(now - record.began, record.exemplar())

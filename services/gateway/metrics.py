@@ -6,33 +6,32 @@ The label `model` is none for a request that names no model, and unknown for one
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
-from typing import Final, TypeVar
+from typing import Final
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client import REGISTRY, Counter, Gauge
 
+from services.gateway.linked_histogram import LinkedHistogram
+from services.gateway.loop_counter import LoopCounter, LoopGauge
 from services.gateway.loop_histogram import LoopHistogram
 
-M = TypeVar("M", bound=MetricWrapperBase)
 _LATENCIES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _WAITS: Final = (0.001, *_LATENCIES)
 _TOKENS: Final = (1, 4, 16, 64, 256, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144)
 _GAPS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
-REQUESTS: Final = Counter("vilix_http_requests", "Completed requests.", ["route", "method", "status", "model"])
-REQUEST_SECONDS: Final = Histogram(
+REQUESTS: Final = LoopCounter("vilix_http_requests", "Completed requests.", ["route", "method", "status", "model"])
+REQUEST_SECONDS: Final = LinkedHistogram(
     "vilix_http_request_duration_seconds",
     "Seconds from a request's headers to the last byte of its response.",
     ["route", "model"],
     buckets=_LATENCIES,
 )
-OUTCOMES: Final = Counter(
+OUTCOMES: Final = LoopCounter(
     "vilix_request_outcomes",
     "POST requests that ended, by outcome as in the access log. The service level of availability counts them.",
     ["model", "outcome"],
 )
-REQUESTS_IN_FLIGHT: Final = Gauge("vilix_http_requests_in_flight", "Requests that are being served.")
+REQUESTS_IN_FLIGHT: Final = LoopGauge("vilix_http_requests_in_flight", "Requests that are being served.")
 CONNECTIONS: Final = Gauge("vilix_http_connections", "Open connections.")
 CONNECTIONS_REJECTED: Final = Counter(
     "vilix_http_connections_rejected",
@@ -40,26 +39,28 @@ CONNECTIONS_REJECTED: Final = Counter(
     "header_time, body_time, write_time, or malformed HTTP.",
     ["cause"],
 )
-BODY_BYTES: Final = Gauge("vilix_http_body_bytes", "Bytes of VILIX_BODIES_BYTES that request bodies in flight occupy.")
+BODY_BYTES: Final = LoopGauge(
+    "vilix_http_body_bytes", "Bytes of VILIX_BODIES_BYTES that request bodies in flight occupy."
+)
 BODIES_REJECTED: Final = Counter(
     "vilix_http_bodies_rejected",
     "Request bodies that were rejected because a budget had no capacity (process, key) or because they came too slowly "
     "while others waited for capacity (slow).",
     ["cause"],
 )
-GENERATIONS_IN_FLIGHT: Final = Gauge("vilix_generations_in_flight", "Generations that run on workers.", ["model"])
-GENERATIONS: Final = Counter(
+GENERATIONS_IN_FLIGHT: Final = LoopGauge("vilix_generations_in_flight", "Generations that run on workers.", ["model"])
+GENERATIONS: Final = LoopCounter(
     "vilix_generations",
     "Generations that ended, by outcome, and by the gRPC status with which the worker failed (empty without one).",
     ["model", "outcome", "worker_status"],
 )
-WORKER_CALL_SECONDS: Final = Histogram(
+WORKER_CALL_SECONDS: Final = LoopHistogram(
     "vilix_worker_call_duration_seconds",
     "Seconds from the start of a call to a worker, for a generation or for embeddings, to its end.",
-    ["model"],
+    "model",
     buckets=_LATENCIES,
 )
-FIRST_TOKEN_SECONDS: Final = Histogram(
+FIRST_TOKEN_SECONDS: Final = LinkedHistogram(
     "vilix_first_token_seconds",
     "Seconds from a request's headers to the first token of its generation, queues and retries included.",
     ["model"],
@@ -71,31 +72,30 @@ INTER_TOKEN_SECONDS: Final = LoopHistogram(
     "model",
     buckets=_GAPS,
 )
-REGISTRY.register(INTER_TOKEN_SECONDS)
-TOKENS: Final = Counter("vilix_tokens", "Tokens of prompts and completions.", ["model", "kind"])
-CACHED_TOKENS: Final = Counter(
+TOKENS: Final = LoopCounter("vilix_tokens", "Tokens of prompts and completions.", ["model", "kind"])
+CACHED_TOKENS: Final = LoopCounter(
     "vilix_cached_tokens", "Tokens of prompts that came from the prefix cache, a part of all tokens.", ["model"]
 )
-REASONING_TOKENS: Final = Counter(
+REASONING_TOKENS: Final = LoopCounter(
     "vilix_reasoning_tokens", "Tokens of completions that are reasoning, a part of all tokens.", ["model"]
 )
-PROMPT_TOKENS: Final = Histogram(
-    "vilix_request_prompt_tokens", "Tokens of the prompt of each generation.", ["model"], buckets=_TOKENS
+PROMPT_TOKENS: Final = LoopHistogram(
+    "vilix_request_prompt_tokens", "Tokens of the prompt of each generation.", "model", buckets=_TOKENS
 )
-COMPLETION_TOKENS: Final = Histogram(
-    "vilix_request_completion_tokens", "Tokens that each generation has produced.", ["model"], buckets=_TOKENS
+COMPLETION_TOKENS: Final = LoopHistogram(
+    "vilix_request_completion_tokens", "Tokens that each generation has produced.", "model", buckets=_TOKENS
 )
-EMBEDDINGS: Final = Counter(
+EMBEDDINGS: Final = LoopCounter(
     "vilix_embeddings",
     "Embedding requests that workers processed, by outcome, and by the gRPC status with which the worker failed (empty "
     "without one).",
     ["model", "outcome", "worker_status"],
 )
 RETRIES: Final = Counter("vilix_retries", "Requests that moved to another worker before their first token.", ["model"])
-ADMISSION_SECONDS: Final = Histogram(
+ADMISSION_SECONDS: Final = LoopHistogram(
     "vilix_admission_duration_seconds",
     "Seconds from the first attempt to admit a request to its admission: the call of Redis, and the queue of its key.",
-    ["model"],
+    "model",
     buckets=_WAITS,
 )
 LIMITS_WAITING: Final = Gauge("vilix_limits_waiting", "Requests that wait in the queue of their key.")
@@ -112,7 +112,6 @@ REDIS_COMMAND_SECONDS: Final = LoopHistogram(
     "result",
     buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
 )
-REGISTRY.register(REDIS_COMMAND_SECONDS)
 UNSETTLED: Final = Gauge(
     "vilix_usage_unsettled_requests",
     "Requests that have ended, and whose usage Redis did not take yet. It is lost if the gateway ends before.",
@@ -150,12 +149,10 @@ MODEL_AVAILABLE: Final = Gauge(
     "vilix_model_available", "Whether some worker serves the model: 1 or 0, as in /healthz.", ["model"]
 )
 MODEL_WORKERS: Final = Gauge("vilix_model_workers", "Workers that serve the model.", ["model"])
-
-
-@lru_cache(maxsize=4096)
-def of(metric: M, *labels: object) -> M:
-    """Return the series of a metric with these values of its labels, which takes a fraction of the time of `labels`."""
-    return metric.labels(*labels)
+for _collector in list(vars().values()):
+    if isinstance(_collector, LoopCounter | LoopHistogram | LinkedHistogram):
+        REGISTRY.register(_collector)
+del _collector
 
 
 def prepare(limits: Iterable[str]) -> None:
@@ -179,10 +176,10 @@ def prepare(limits: Iterable[str]) -> None:
 def prepare_model(model: str) -> None:
     """Export the counters of a model as 0 before their first event, like `prepare`."""
     RETRIES.labels(model)
-    FIRST_TOKEN_SECONDS.labels(model)
+    FIRST_TOKEN_SECONDS.of(model)
     _prepare_outcomes(model)
 
 
 def _prepare_outcomes(model: str) -> None:
     for outcome in ("complete", "failed", "broken off", "silent", "drained", "stopped", "budget", "client gone"):
-        OUTCOMES.labels(model, outcome)
+        OUTCOMES.of(model, outcome)

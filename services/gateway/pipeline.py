@@ -65,8 +65,9 @@ async def perform(exchange: Exchange, *, caller: Caller, operation: Operation[An
         gateway.live_requests.enter(record, caller.key, exchange.cleanup).admission = admission
         async with admission:
             # Wait in the queue, if the request was not admitted at once, and tell the client its position.
-            async for position in admission.queue():
-                await reply.queued(position, admission.limits)
+            if not admission.is_admitted:
+                async for position in admission.queue():
+                    await reply.queued(position, admission.limits)
             # Generate: start the work. For a stream, only the beginning is awaited.
             record.enter("serve")
             result = await operation.run(exchange, admission.reservation)

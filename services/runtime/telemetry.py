@@ -7,8 +7,9 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Final, TextIO
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, default=str)
@@ -46,15 +47,21 @@ def _second(seconds: int) -> str:
 
 class _JsonLines(_Format):
     def line(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": f"{_second(int(record.created))}.{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "service": self._service,
-            "message": record.getMessage(),
-            **self.fields(record),
-        }
+        fields = self.fields(record)
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            fields["exception"] = self.formatException(record.exc_info)
+        return self.line_of(record.created, record.levelname.lower(), record.getMessage(), fields)
+
+    def line_of(self, created: float, level: str, message: str, fields: Mapping[str, object]) -> str:
+        """Return the line of what was logged at the time `created`. It may still contain keys."""
+        second = int(created)
+        line = {
+            "time": f"{_second(second)}.{int((created - second) * 1000):03d}Z",
+            "level": level,
+            "service": self._service,
+            "message": message,
+            **fields,
+        }
         return _ENCODER.encode(line)
 
 
@@ -67,6 +74,27 @@ class _Terminal(_Format):
         return text if not record.exc_info else f"{text}\n{self.formatException(record.exc_info)}"
 
 
+class _Lines(logging.StreamHandler[TextIO]):
+    """Writes lines to standard error, which flushes each by itself."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def write_event(self, message: str, fields: Mapping[str, object]) -> bool:
+        """Write what was logged now at the level INFO. Return False if it must take the way through `logging`."""
+        if self.filters or not isinstance(self.formatter, _JsonLines):
+            return False
+        line = without_keys(self.formatter.line_of(time.time(), "info", message, fields))
+        self.acquire()
+        try:
+            self.stream.write(f"{line}\n")
+        except (OSError, ValueError):
+            return False  # `logging` knows what to do about it.
+        finally:
+            self.release()
+        return True
+
+
 class _CallersBytes(logging.Filter):
     """Shortens to one line what gRPC logs, with tracebacks, about paths and headers that are not valid UTF-8."""
 
@@ -76,12 +104,24 @@ class _CallersBytes(logging.Filter):
         return True
 
 
+def log_event(logger: logging.Logger, message: str, fields: Mapping[str, object]) -> None:
+    """Log at the level INFO like `logger.info(message, extra=fields)`, in a third of the steps if only we look at it.
+
+    For the one line that every request writes.
+    """
+    handlers = logging.root.handlers
+    if len(handlers) == 1 and isinstance(handlers[0], _Lines) and handlers[0].write_event(message, fields):
+        return
+    logger.info(message, extra=fields)
+
+
 def configure_logging(service: str) -> None:
     """Send all logs of this process to standard error. `extra={…}` of a call becomes fields of its line."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Lines(sys.stderr)
     handler.setFormatter(_Terminal(service) if sys.stderr.isatty() else _JsonLines(service))
-    # No line has them, and finding them takes longer than writing a line.
+    # No line has them, and finding them takes longer than writing a line. The last one is the place of the call.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # logging's documentation names this way
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # One line per request is enough, and ours says more.
     for name in ("uvicorn.access", "httpx", "asyncio"):

@@ -39,7 +39,7 @@ MOST_IN_WORKER = 21
 MESSAGES = 200
 MOST_OF_SMALL_MESSAGE = 43
 """Calls of a message with one token, which short requests and few streams have; the fake stream is among them."""
-MOST_OF_SMALL_BODY = 36
+MOST_OF_SMALL_BODY = 31
 
 
 class Rpc:

@@ -52,8 +52,10 @@ class Choice:
                 part = delta.tool_call
                 call = self.tool_calls.setdefault(part.index, ToolCall(part.id, part.name))
                 call.fragments.append(part.arguments_json)
-        self.logprobs.extend(delta.logprobs)
-        self.prompt_logprobs.extend(delta.prompt_logprobs)
+        if delta.logprobs:
+            self.logprobs.extend(delta.logprobs)
+        if delta.prompt_logprobs:
+            self.prompt_logprobs.extend(delta.prompt_logprobs)
 
 
 class ResponseCollector:

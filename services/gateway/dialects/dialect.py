@@ -10,9 +10,10 @@ sends `openai-processing-ms` with every response.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from vilix.embeddings.v1 import embeddings_service_pb2 as embeddings_pb
 from vilix.inference.v1 import inference_service_pb2 as pb
@@ -114,7 +115,10 @@ def without_prompt(call: C) -> C:
     generate = pb.GenerateRequest(model=call.generate.model, n=call.choices)
     if call.generate.HasField("logprobs"):
         generate.logprobs.CopyFrom(call.generate.logprobs)
-    return replace(call, generate=generate)
+    # As `dataclasses.replace` would do, which takes several times as many calls.
+    slim = object.__new__(type(call))
+    vars(slim).update(vars(call), generate=generate)
+    return slim
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +168,12 @@ class TextFrames:
     reasoning: Sequence[bytes]
 
 
-@runtime_checkable
-class PlainTextEncoder(Protocol):
-    """A StreamEncoder whose events for text differ only in their text, so that each token costs less."""
+class PlainTextEncoder(ABC):
+    """Base of the StreamEncoders whose events for text differ only in their text, so that each token costs less."""
 
+    @abstractmethod
     def text_frames(self) -> TextFrames | None:
         """Return the frames for deltas of the choice 0 without log probabilities, or None if the events differ."""
-        ...
 
 
 class Dialect(Protocol):

@@ -219,10 +219,14 @@ def _add_unread(request: RequestModel, body: Mapping[str, Any], prefix: str, pat
     if not body.keys() <= shape.names:
         paths += [f"{prefix}{name}" for name in body if name not in shape.names and body[name] not in _NOTHING]
     for name, values in shape.no_effect_values:
+        if name not in body:
+            continue
         value = getattr(request, name)
         if value is not None and value not in _NOTHING and value not in values:
             paths.append(f"{prefix}{name}")
     for name in shape.inner:
+        if name not in body:
+            continue
         value = getattr(request, name)
         if isinstance(value, RequestModel):
             _add_unread(value, body[name], f"{prefix}{name}.", paths)

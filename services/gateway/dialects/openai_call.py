@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from vilix.inference.v1 import inference_service_pb2 as pb
 
@@ -35,29 +35,36 @@ class OpenAICall(GenerateCall):
         return openai_name(field, structured_output_field=self.structured_output_field)
 
 
+C = TypeVar("C", bound=OpenAICall)
+
+
 def finish_call(
+    kind: type[C],
     request: OpenAIRequest,
     body: Mapping[str, Any],
     generate: pb.GenerateRequest,
     overruled_fields: Sequence[str],
     *,
     strict: bool,
-) -> OpenAICall:
+    **own: Any,
+) -> C:
     """Return the call, with the fields that both APIs share.
 
     Args:
+        kind: The type of the call.
         request: The request.
         body: The parsed body of which it was made.
         generate: What was translated of it. Structured output is added.
         overruled_fields: The paths of fields that have no effect because another one says something else.
         strict: Whether fields without effect are rejected.
+        own: The fields of the API's own calls.
 
     Raises:
         ApiError: A field does not fit, or has no effect and is to be rejected.
     """
     structured_output_field = add_structured_output(request, generate.response_format)
     streaming = read_streaming(request)
-    return OpenAICall(
+    return kind(
         generate=generate,
         stream=streaming.stream,
         include_usage=streaming.include_usage,
@@ -66,4 +73,5 @@ def finish_call(
         dry_run=request.dry_run or False,
         may_call=bool(generate.tools) and generate.tool_choice.mode != pb.TOOL_CHOICE_MODE_NONE,
         structured_output_field=structured_output_field,
+        **own,
     )

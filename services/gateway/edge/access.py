@@ -17,6 +17,7 @@ from services.gateway.edge.cors import Cors, answer_preflight, is_preflight
 from services.gateway.errors import server_error
 from services.gateway.i18n.language import ACCEPTED
 from services.gateway.record import RequestRecord, new_request_id
+from services.runtime.telemetry import log_event
 from services.runtime.tracing.local_trace import Tracer
 
 _SANE_ID: Final = re.compile(rb"(?!.*vlx_)[A-Za-z0-9._-]{1,128}")
@@ -49,12 +50,13 @@ class Access:
             record.trace = request_spans.begin(self._tracer, scope, headers)
             traced = request_spans.response_headers(record.trace)
         ACCEPTED.set(headers.get(b"accept-language", b"").decode("latin-1"))
-        metrics.REQUESTS_IN_FLIGHT.inc()
+        metrics.REQUESTS_IN_FLIGHT.of().value += 1
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                record.error = _message_id(message.get("headers", ()))
+                if record.status >= 400:
+                    record.error = _message_id(message.get("headers", ()))
                 elapsed = f"{(time.perf_counter() - record.began) * 1000:.0f}".encode()
                 own = [(b"x-request-id", record.request_id.encode()), (b"openai-processing-ms", elapsed)]
                 response_headers = [*message.get("headers", ()), *own, *traced]
@@ -75,7 +77,7 @@ class Access:
                 await response(scope, receive, send_with_headers)
         finally:
             record.end(route=getattr(scope.get("route"), "path", "none"))
-            metrics.REQUESTS_IN_FLIGHT.dec()
+            metrics.REQUESTS_IN_FLIGHT.of().value -= 1
             publish(record)
 
 
@@ -91,11 +93,11 @@ def _message_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 def publish(record: RequestRecord) -> None:
     """Log a request that has ended, and count it."""
     method = record.method if record.method in _METHODS else "other"
-    metrics.of(metrics.REQUESTS, record.route, method, record.status, record.model_label).inc()
-    metrics.of(metrics.REQUEST_SECONDS, record.route, record.model_label).observe(record.seconds, record.exemplar())
+    metrics.REQUESTS.of(record.route, method, str(record.status), record.model_label).value += 1
+    metrics.REQUEST_SECONDS.of(record.route, record.model_label).observe(record.seconds, record.exemplar())
     # The record of the work in the background counts it.
     if method == "POST" and not record.receipt.is_handed_over:
-        metrics.of(metrics.OUTCOMES, record.model_label, record.outcome).inc()
-    _log.info("request", extra=record.fields())
+        metrics.OUTCOMES.of(record.model_label, str(record.outcome)).value += 1
+    log_event(_log, "request", record.fields())
     if record.trace is not None:
         request_spans.end(record.trace, record)

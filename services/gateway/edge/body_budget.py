@@ -134,8 +134,8 @@ class BodyBudget:
         self._used += more
         self._used_by[share.key_id] += more
         if not self._used_by[share.key_id]:
-            del self._used_by[share.key_id]
-        metrics.BODY_BYTES.set(self._used)
+            self._used_by.pop(share.key_id)
+        metrics.BODY_BYTES.of().value = self._used
 
     def _drop_slow(self, waiting: BodyShare, size: int, *, of_key: bool) -> None:
         """Reject the slowest senders until `size` bytes will be free, of the same key only if `of_key`."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from services.gateway.cleanup import Cleanup
 from services.gateway.disconnect import Disconnect
 from services.gateway.edge.body import RequestBody
 from services.gateway.edge.direct_writer import DIRECT_WRITER
+from services.gateway.edge.request_headers import RequestHeaders
 from services.gateway.edge.response import ResponseChannel
 from services.gateway.edge.served_request import SERVED_REQUEST
 from services.gateway.record import RequestRecord
@@ -21,7 +21,7 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Wrap the three arguments of an ASGI application."""
-        self.headers: Final = Headers(scope=scope)
+        self.headers: Final = RequestHeaders(scope["headers"])
         self.record: Final[RequestRecord] = scope["state"]["record"]
         # They refer to the server's state of the request, which refers to the scope: break the cycle, so that no
         # garbage collection is needed.
@@ -30,7 +30,7 @@ class Exchange:
         self.body: Final = RequestBody(self.headers, receive, served)
         self.disconnect: Final = Disconnect(receive, served)
         self.response: Final = ResponseChannel(send, extensions.get(DIRECT_WRITER))
-        self.cleanup: Final = ExitStack()
+        self.cleanup: Final = Cleanup()
         """Callbacks that run at the end of the request."""
         self.cleanup.callback(self.body.release)
         self.cleanup.callback(self.disconnect.close)

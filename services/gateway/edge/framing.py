@@ -31,13 +31,14 @@ def framing_error(version: str, headers: Sequence[tuple[bytes, bytes]]) -> Frami
 
     The names of the headers are in lower case.
     """
+    names = [name for name, _ in headers]
     hosts = [value for name, value in headers if name == b"host"]
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         return FramingError(400, Message("host_not_single", count=len(hosts)))
     if hosts and not _HOST.fullmatch(hosts[0]):
         return FramingError(400, Message("host_not_valid", value=_shown(hosts[0])))
     for single in _SINGLE:
-        if sum(name == single for name, _ in headers) > 1:
+        if names.count(single) > 1:
             return FramingError(400, Message("header_repeated", name=single.decode().capitalize()))
     return _of_transfer_coding(version, headers) or _of_expectation(version, headers)
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 from http import HTTPStatus
+from itertools import chain
 from typing import Any, Final
 
 import httptools
@@ -111,12 +112,12 @@ class LimitedProtocol(HttpToolsProtocol):
         parsed = 0
         while parsed < len(data) and not (self.transport.is_closing() or self.is_broken):
             parsed += self._parse(data[parsed : parsed + PARSED_BYTES])
+        if not (self._deadline.is_set or self.transport.is_closing() or self.is_broken):
+            self._await_rest()
 
     def _parse(self, data: bytes) -> int:
         """Parse bytes. Return how many were parsed."""
         self._header_bytes += len(data)
-        if self._in_headers and not self._deadline.is_set:
-            self._await_headers()
         was_receiving, body_bytes = self.is_receiving, self._body_bytes
         try:
             self.parser.feed_data(data)
@@ -152,7 +153,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Hand the request over, and wait for its body."""
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        size = len(self.url) + sum(map(len, chain.from_iterable(self.headers))) + 4 * len(self.headers)
         if size > self.limits.max_header_bytes:
             self._reject_headers()
             raise _RejectedError
@@ -168,7 +169,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._body_since = self.loop.time()
         self._in_headers = False
         self._header_bytes = self._trailer_bytes = self._body_bytes = self._framing_bytes = 0
-        self._deadline.set(self.limits.body_seconds, self._body_is_late)
+        self._deadline.cancel()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body. Bytes between two parts, and after the last, are limited as headers are."""
@@ -201,6 +202,13 @@ class LimitedProtocol(HttpToolsProtocol):
     def reader_caught_up(self) -> None:
         """Cancel the deadline, because the client has read."""
         self._write_deadline.cancel()
+
+    def _await_rest(self) -> None:
+        """Set the deadline for what is incomplete. A request that arrived at once, as most do, needs no timer."""
+        if not self._in_headers:
+            self._deadline.set(self.limits.body_seconds, self._body_is_late)
+        elif self._header_bytes:
+            self._await_headers()
 
     def _await_headers(self) -> None:
         self._deadline.set(self.limits.header_seconds, self._headers_are_late)

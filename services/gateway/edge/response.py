@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from starlette.types import Send
 
 from services.gateway.edge.direct_writer import DirectWriter
+
+
+@lru_cache(maxsize=256)
+def _raw_name(name: str) -> bytes:
+    return name.lower().encode("latin-1")
 
 
 class ResponseChannel:
@@ -29,7 +35,7 @@ class ResponseChannel:
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Send the status and the headers of a response whose body follows in parts."""
         self.started = True
-        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        raw = [(_raw_name(name), value.encode("latin-1")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def send(self, data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from functools import partial
 from typing import Any, Final, Generic
@@ -71,7 +71,7 @@ class GenerateText(SelfContained, Generic[C]):
 
     def reply(self, exchange: Exchange) -> Reply[MeteredGeneration]:
         """Return the writer of the response."""
-        response_id = f"{self._dialect.id_prefix}{secrets.token_hex(12)}"
+        response_id = f"{self._dialect.id_prefix}{os.urandom(12).hex()}"
         fingerprint = fingerprint_of(self.pool.model(self.model))
         head = ResponseHead(response_id, int(time.time()), exchange.record.request_id, fingerprint)
         if not self.stream:

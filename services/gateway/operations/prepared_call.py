@@ -6,8 +6,8 @@ import hashlib
 from typing import Any, Final, Generic
 
 from services.gateway.dialects.dialect import C, PromptDialect, ReadOptions
-from services.gateway.dialects.worker_fields import callers_names
-from services.gateway.errors import restarting_if_cancelled
+from services.gateway.dialects.worker_fields import use_callers_names
+from services.gateway.errors import ApiError, restarting_if_cancelled
 from services.gateway.images.image_fetch import ImageFetcher
 from services.gateway.images.limits import ImageLimits
 from services.gateway.images.request_images import Images
@@ -21,8 +21,11 @@ class PreparedCall(Generic[C]):
         """Measure the call, which takes long for a large one. Raises ApiError (400) if it has too many elements."""
         self.call: Final = call
         self.images: Final = images
-        with callers_names(call.field_name):
+        try:
             check_number_of_elements(call.generate)
+        except ApiError as error:
+            use_callers_names(error, call.field_name)
+            raise
         self._text_bytes: Final = call.generate.ByteSize() - images.total_bytes
 
     @property
@@ -38,8 +41,9 @@ class PreparedCall(Generic[C]):
         self.call.generate.tenant = tenant
         if name := self.call.affinity_key or session:
             self.call.generate.affinity_key = _affinity_key(tenant, name)
-        with restarting_if_cancelled():
-            await fetcher.fill(self.images)
+        if self.images.remote:
+            with restarting_if_cancelled():
+                await fetcher.fill(self.images)
 
 
 def _affinity_key(tenant: str, name: str) -> str:

@@ -45,6 +45,9 @@ class StreamReply(Generic[C]):
         self._unsent: Final[list[bytes]] = []
         """Events that were encoded and not sent yet."""
         self._last_sent = 0.0
+        self._watch: asyncio.TimerHandle | None = None
+        self._comment: asyncio.Task[None] | None = None
+        """The task that sends a comment, if there has been one."""
 
     async def queued(self, position: int, limits: RateLimits) -> None:
         """Tell the client its position in the queue. The status is sent at once."""
@@ -97,7 +100,8 @@ class StreamReply(Generic[C]):
         await self._response.start(200, {**sse.HEADERS, **headers, **self._reported})
         # Some proxies and clients hold the headers back until the first byte of the body.
         self._last_sent = time.monotonic()
-        self._cleanup.callback(asyncio.create_task(self._break_silence()).cancel)
+        self._cleanup.callback(self._stop_watching)
+        self._watch_silence()
 
     async def _send(self, data: bytes) -> None:
         self._last_sent = time.monotonic()
@@ -110,11 +114,25 @@ class StreamReply(Generic[C]):
         late = {name: value for name, value in reports.items() if self._reported.get(name) != value}
         self._unsent.append(header_comments(late))
 
+    def _watch_silence(self) -> None:
+        """Look for silence once it could be long enough. A timer costs less than a task, which few streams need."""
+        seconds = max(self._last_sent + self._keep_alive - time.monotonic(), 0)
+        self._watch = asyncio.get_running_loop().call_later(seconds, self._look_for_silence)
+
+    def _look_for_silence(self) -> None:
+        if self._path is not None and self._path.has_written:
+            # Not noted exactly, because that would cost something for every token.
+            self._path.has_written, self._last_sent = False, time.monotonic()
+        if time.monotonic() - self._last_sent >= self._keep_alive:
+            self._comment = asyncio.create_task(self._break_silence())
+        else:
+            self._watch_silence()
+
     async def _break_silence(self) -> None:
-        while True:
-            if self._path is not None and self._path.has_written:
-                # Not noted exactly, because that would cost something for every token.
-                self._path.has_written, self._last_sent = False, time.monotonic()
-            if time.monotonic() - self._last_sent >= self._keep_alive:
-                await self._send(self._encoder.keep_alive())
-            await asyncio.sleep(max(self._last_sent + self._keep_alive - time.monotonic(), 0))
+        await self._send(self._encoder.keep_alive())
+        self._watch_silence()
+
+    def _stop_watching(self) -> None:
+        for each in (self._watch, self._comment):
+            if each is not None:
+                each.cancel()

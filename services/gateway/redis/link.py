@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from types import TracebackType
 from typing import Final, TypeVar
 
 from redis.asyncio import Redis
@@ -80,12 +81,8 @@ class RedisLink:
                 raise RedisAwayError
             began = time.perf_counter()
             try:
-                async with asyncio.timeout(None) as limit:
-                    expiry = _Expiry(limit, self._timeout)
-                    try:
-                        result = await command(self.redis)
-                    finally:
-                        expiry.cancel()
+                with _TimeLimit(self._timeout):
+                    result = await command(self.redis)
             except (RedisError, OSError, TimeoutError) as error:
                 cause = rejection_of(error)
                 _note_command("failed" if cause is None else "rejected", began)
@@ -179,21 +176,36 @@ def _note_command(result: str, began: float) -> None:
     metrics.REDIS_COMMAND_SECONDS.of(result).observe(time.perf_counter() - began)
 
 
-class _Expiry:
-    """Expires a time-out after some seconds and GRACE_ITERATIONS further iterations of the event loop."""
+class _TimeLimit:
+    """Raises TimeoutError after some seconds and GRACE_ITERATIONS further iterations of the event loop.
 
-    def __init__(self, limit: asyncio.Timeout, seconds: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._limit = limit
+    It does for the present task what `asyncio.timeout` would do, which has no such iterations.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._iterations = GRACE_ITERATIONS
-        self._handle: asyncio.Handle = self._loop.call_later(seconds, self._iterate)
+        self._has_expired = False
 
-    def cancel(self) -> None:
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # it limits what a task awaits
+        self._task, self._cancelling = task, task.cancelling()
+        self._loop = task.get_loop()
+        self._handle: asyncio.Handle = self._loop.call_later(self._seconds, self._iterate)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._handle.cancel()
+        # A task that was also cancelled by others stays cancelled.
+        if self._has_expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error
 
     def _iterate(self) -> None:
         if self._iterations:
             self._iterations -= 1
             self._handle = self._loop.call_soon(self._iterate)
         else:
-            self._limit.reschedule(self._loop.time())
+            self._has_expired = True
+            self._task.cancel()

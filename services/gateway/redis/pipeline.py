@@ -39,7 +39,10 @@ class PipelinedRedis(Redis):
             # redis-py does not type this method.
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         try:
-            return await (await self._open()).execute(args)
+            pipeline = self._pipeline
+            if pipeline is None or not pipeline.is_open:
+                pipeline = await self._open()
+            return await pipeline.execute(args)
         except RedisConnectionError:
             # The connection may have ended when Redis restarted: retry once on a new one.
             return await (await self._open()).execute(args)

@@ -26,7 +26,9 @@ class Script:
     async def run(self, redis: Redis, key: str, *arguments: str) -> Any:
         """Run the script with one key, and return its reply. Raises RedisError."""
         try:
-            return await redis.evalsha(self._digest, 1, key, *arguments)
+            # `evalsha` does the same in more steps. redis-py does not type it.
+            command = ("EVALSHA", self._digest, 1, key, *arguments)
+            return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
         except NoScriptError:
             return await redis.eval(self._source, 1, key, *arguments)
 

@@ -81,8 +81,8 @@ class Embedding:
             self._record.outcome, self._record.worker_status = outcome, worker_status
             if traced is not None:
                 traced.end(call_status(outcome, worker_status))
-            metrics.EMBEDDINGS.labels(request.model, outcome, worker_status or "").inc()
-            metrics.WORKER_CALL_SECONDS.labels(request.model).observe(time.perf_counter() - began)
+            metrics.EMBEDDINGS.of(request.model, outcome, worker_status or "").value += 1
+            metrics.WORKER_CALL_SECONDS.of(request.model).observe(time.perf_counter() - began)
         self._note(request.model, response)
         return response
 
@@ -96,4 +96,4 @@ class Embedding:
         notes.worker_ms = milliseconds(phases) if response.HasField("timings") else {}
         self._record.texts = response.count
         self._record.prompt_tokens = tokens
-        metrics.TOKENS.labels(model, "prompt").inc(tokens)
+        metrics.TOKENS.of(model, "prompt").value += tokens

@@ -120,9 +120,9 @@ class Generation:
         self._record.outcome, self._record.worker_status = self.outcome, self._worker_status
         if self._traced is not None:
             self._traced.end(call_status(self.outcome, self._worker_status))
-        metrics.of(metrics.WORKER_CALL_SECONDS, self.model).observe(time.perf_counter() - self.began_at)
-        metrics.of(metrics.GENERATIONS_IN_FLIGHT, self.model).dec()
-        metrics.of(metrics.GENERATIONS, self.model, self.outcome, self._worker_status or "").inc()
+        metrics.WORKER_CALL_SECONDS.of(self.model).observe(time.perf_counter() - self.began_at)
+        metrics.GENERATIONS_IN_FLIGHT.of(self.model).value -= 1
+        metrics.GENERATIONS.of(self.model, self.outcome, self._worker_status or "").value += 1
 
     async def _open_on(
         self, worker: InferenceWorker, *, request: pb.GenerateRequest, size: int, seconds: float | None
@@ -153,7 +153,7 @@ class Generation:
         self.began_at = time.perf_counter()
         note_call(self._record, worker, self.model, self.began_at)
         worker.in_flight += 1
-        metrics.of(metrics.GENERATIONS_IN_FLIGHT, self.model).inc()
+        metrics.GENERATIONS_IN_FLIGHT.of(self.model).value += 1
         if self.cut_short_for is not None:
             call.cancel()
 

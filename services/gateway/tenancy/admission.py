@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Final
@@ -214,14 +214,13 @@ class Admission:
         reservation.record = self._record
         self._record.receipt.admitted_at = time.perf_counter()
         self.limits = reservation.limits
-        metrics.of(metrics.ADMISSION_SECONDS, self._estimate.model).observe(time.monotonic() - self._began)
+        metrics.ADMISSION_SECONDS.of(self._estimate.model).observe(time.monotonic() - self._began)
 
     def _subject(self) -> Subject:
         check_model(self._caller.key, self._estimate.model)
         # Tiers may have changed since the last attempt.
-        subject = self._control.tiers.subject(self._caller.key, self._estimate.model, self._caller.fingerprint)
         price = self._control.prices.of(self._estimate.model)
-        return subject if price is None else replace(subject, price=price)
+        return self._control.tiers.subject(self._caller.key, self._estimate.model, self._caller.fingerprint, price)
 
 
 def check_model(key: Key, model: str) -> None:

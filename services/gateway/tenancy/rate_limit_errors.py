@@ -21,16 +21,12 @@ _TOO_LARGE_SECONDS: Final = 60.0
 def rate_limits(decision: Decision, subject: Subject) -> RateLimits:
     """Return the state of the limits of the key or of the model: of the one that rejected, or that has less left."""
     rejecting = decision.rejection.scope if decision.rejection is not None else ""
-
-    def order(name: str, remaining: int) -> tuple[bool, int]:
-        return name != rejecting, remaining
-
     scopes = decision.scopes.items()
-    requests = [(order(name, scope.requests), name) for name, scope in scopes if scope.requests is not None]
-    tokens = [(order(name, scope.tokens), name) for name, scope in scopes if scope.tokens is not None]
+    requests = [(name != rejecting, scope.requests, name) for name, scope in scopes if scope.requests is not None]
+    tokens = [(name != rejecting, scope.tokens, name) for name, scope in scopes if scope.tokens is not None]
     return RateLimits(
-        _requests_window(min(requests)[1], decision, subject) if requests else None,
-        _tokens_window(min(tokens)[1], decision, subject) if tokens else None,
+        _requests_window(min(requests)[2], decision, subject) if requests else None,
+        _tokens_window(min(tokens)[2], decision, subject) if tokens else None,
     )
 
 

@@ -15,6 +15,8 @@ MOST_BYTES: Final = 4096
 """The most bytes of a receipt."""
 _MOST_TEXT_BYTES: Final = 128
 """The most bytes of a text in it, as JSON."""
+_ALWAYS_SHORT: Final = _MOST_TEXT_BYTES // 6
+"""The most characters that need no check, because JSON writes a character in at most six bytes."""
 _SPARED: Final = ("addresses", "finish_reasons", "worker_ms", "alias", "endpoint")
 """The fields that are left out of a receipt that would be too long, in this order."""
 _SERVED: Final = (Outcome.COMPLETE, Outcome.BUDGET)
@@ -25,18 +27,17 @@ def receipt_of(
 ) -> bytes:
     """Return the receipt of a request that ends now, as JSON. `produced` are the tokens that are billed for it."""
     notes, now = record.receipt, time.perf_counter()
-
-    def at(moment: float | None) -> float | None:
-        return None if moment is None else round((moment - notes.arrived_at) * 1000, 1)
-
+    moments = {
+        "authenticated": notes.authenticated_at,
+        "queued": notes.queued_at,
+        "admitted": notes.admitted_at,
+        "worker_called": notes.called_at,
+        "first_token": record.first_token_at,
+        "last_token": notes.last_token_at,
+        "settled": now,
+    }
     timings = {
-        "authenticated": at(notes.authenticated_at),
-        "queued": at(notes.queued_at),
-        "admitted": at(notes.admitted_at),
-        "worker_called": at(notes.called_at),
-        "first_token": at(record.first_token_at),
-        "last_token": at(notes.last_token_at),
-        "settled": at(now),
+        name: round((moment - notes.arrived_at) * 1000, 1) for name, moment in moments.items() if moment is not None
     }
     receipt: dict[str, Any] = {
         "id": record.request_id,
@@ -51,7 +52,7 @@ def receipt_of(
         "status": notes.status or record.status or (200 if outcome in _SERVED else None),
         "error": notes.error or record.error,
         "finish_reasons": notes.finish_reasons,
-        "timings_ms": {name: value for name, value in timings.items() if value is not None},
+        "timings_ms": timings,
         "worker_ms": dict(notes.worker_ms),
         "usage": {
             "prompt_tokens": (produced.prompt if produced else None) or 0,
@@ -82,6 +83,8 @@ def receipt_of(
 
 
 def _short(text: str) -> str | None:
+    if len(text) <= _ALWAYS_SHORT:
+        return text or None
     text = text[:_MOST_TEXT_BYTES]
     while len(orjson.dumps(text)) - 2 > _MOST_TEXT_BYTES:
         text = text[:-1]

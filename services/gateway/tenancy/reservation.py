@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
@@ -57,9 +57,7 @@ class Reservation:
         self._end_generation: Callable[[], object] | None = None
         # A generation whose maximum is reserved cannot exceed its budget.
         is_reserved = estimate.max_output is not None and estimate.max_output <= estimate.output
-        limits = (subject.limits, subject.model_limits)
-        budgets = ("daily_tokens", "monthly_tokens", *(COSTS if subject.price is not None else ()))
-        self.has_budget: Final = not is_reserved and any(getattr(each, name) for each in limits for name in budgets)
+        self.has_budget: Final = not is_reserved and _has_budget(subject)
         self._renew_at = max(1, estimate.output // 2) if self.has_budget else None
         self._reservations: Final = reservations
         self._settlement: asyncio.Task[None] | None = None
@@ -125,7 +123,13 @@ class Reservation:
             self._end_generation = None
             self._settlement = self._reservations.settle(self)
         # Cancelling the caller must not cancel the settlement.
-        return asyncio.shield(self._settlement)
+        return self._settlement if self._settlement.done() else asyncio.shield(self._settlement)
+
+
+def _has_budget(subject: Subject) -> bool:
+    limits = (subject.limits, subject.model_limits)
+    budgets = ("daily_tokens", "monthly_tokens", *(COSTS if subject.price is not None else ()))
+    return any(getattr(each, name) for each in limits for name in budgets)
 
 
 class Reservations:
@@ -175,7 +179,7 @@ class Reservations:
 
     def new_id(self, request_id: str) -> ReservationId:
         """Return a new reservation id. It is random, because clients choose request ids and may repeat them."""
-        return ReservationId(secrets.token_hex(12), request_id, self._reservation_seconds, self._receipts)
+        return ReservationId(os.urandom(12).hex(), request_id, self._reservation_seconds, self._receipts)
 
     async def decide(self, subject: Subject, estimate: TokenEstimate, reservation_id: ReservationId) -> Decision:
         """Return Redis's decision about a request. Raises RedisAwayError and StaleKeyError."""
@@ -225,7 +229,7 @@ class Reservations:
             counted = (reservation.subject.key.id, scope)
             self._running[counted] += change
             if not self._running[counted]:
-                del self._running[counted]
+                self._running.pop(counted)
 
     async def _keep_renewing(self) -> None:
         while True:

@@ -108,7 +108,7 @@ class Client:
 def an_admission(fake: Any, key_cache: Any, *tiers: Any, client: Any = None) -> Admission:
     known = iter(tiers)
 
-    def subject(key: Key, model: str, fingerprint: Fingerprint | None) -> Subject:
+    def subject(key: Key, model: str, fingerprint: Fingerprint | None, _: object) -> Subject:
         limits = next(known, Subject(key, model, UNLIMITED, UNLIMITED, 5, 60))
         return replace(limits, fingerprint=fingerprint)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
+from services.gateway.cleanup import Cleanup
 from services.gateway.live_requests import LiveRequests, Phase
 from services.gateway.record import RequestRecord
 from services.gateway.tenancy.key import Key
@@ -21,7 +21,7 @@ def admission(*, admitted: bool, prompt: int | None = None, completion: int = 0)
 
 def test_a_request_goes_through_its_phases_and_is_gone_at_its_end() -> None:
     requests, record = LiveRequests(), RequestRecord("r", "POST")
-    with ExitStack() as cleanup:
+    with Cleanup() as cleanup:
         live = requests.enter(record, KEY, cleanup)
         assert (live.phase, live.tokens) == (Phase.RECEIVING, (None, 0))
         live.admission = admission(admitted=False)
@@ -39,9 +39,9 @@ def test_a_request_goes_through_its_phases_and_is_gone_at_its_end() -> None:
 
 def test_requests_are_listed_in_the_order_of_their_beginnings() -> None:
     requests = LiveRequests()
-    with ExitStack() as cleanup, ExitStack() as first_cleanup:
-        first = requests.enter(RequestRecord("first", "POST"), KEY, first_cleanup)
-        others = [requests.enter(RequestRecord(str(number), "POST"), KEY, cleanup) for number in range(3)]
-        assert requests.all() == [first, *others]
-        first_cleanup.close()
+    with Cleanup() as cleanup:
+        with Cleanup() as first_cleanup:
+            first = requests.enter(RequestRecord("first", "POST"), KEY, first_cleanup)
+            others = [requests.enter(RequestRecord(str(number), "POST"), KEY, cleanup) for number in range(3)]
+            assert requests.all() == [first, *others]
         assert requests.all() == others

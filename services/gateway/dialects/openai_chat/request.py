@@ -98,8 +98,9 @@ def read_chat(body: Any, options: ReadOptions) -> ChatCall:
     _add_tools(request, generate, overruled_fields)
     has_functions = add_functions(request, generate, overruled_fields)
     _add_reasoning(request, generate, overruled_fields)
-    call = finish_call(request, body, generate, overruled_fields, strict=options.strict)
-    return ChatCall(**vars(call), has_functions=has_functions)
+    return finish_call(
+        ChatCall, request, body, generate, overruled_fields, strict=options.strict, has_functions=has_functions
+    )
 
 
 def _check_unavailable(request: ChatCompletionRequest) -> None:

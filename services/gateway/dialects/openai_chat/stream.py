@@ -12,7 +12,7 @@ import orjson
 from vilix.inference.v1 import inference_service_pb2 as pb
 
 from services.gateway.dialects import sse
-from services.gateway.dialects.dialect import ResponseHead, TextFrames
+from services.gateway.dialects.dialect import PlainTextEncoder, ResponseHead, TextFrames
 from services.gateway.dialects.openai_chat.logprobs import logprobs_object
 from services.gateway.dialects.openai_chat.request import ChatCall
 from services.gateway.dialects.openai_chat.response import finish_reason
@@ -41,7 +41,7 @@ class _Prefixes(dict[int, bytes]):
         return prefix
 
 
-class ChunkEncoder(OpenAIStream):
+class ChunkEncoder(OpenAIStream, PlainTextEncoder):
     """The encoder of one stream. Every choice begins with an event that has the role."""
 
     def __init__(self, call: ChatCall, head: ResponseHead, *, reasoning_fields: Sequence[str]) -> None:

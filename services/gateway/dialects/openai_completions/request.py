@@ -73,9 +73,13 @@ def read_completion(body: Any, options: ReadOptions) -> CompletionCall:
         raise bad_request(Message("echo_of_token_ids", field="echo", other_field="logprobs"))
     if request.dry_run and len(prompts) > 1:
         raise bad_request(Message("several_prompts_in_one_field", field="prompt", value=len(prompts)))
-    call = finish_call(request, body, generate, overruled_fields, strict=options.strict)
-    return CompletionCall(
-        **vars(call),
+    return finish_call(
+        CompletionCall,
+        request,
+        body,
+        generate,
+        overruled_fields,
+        strict=options.strict,
         echoes=request.echo or False,
         prompts=prompts if request.echo else [""] * len(prompts),
         n=n,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import orjson
 from redis.asyncio import Redis
 
@@ -28,7 +29,7 @@ ANYTHING: Final = TokenEstimate(model="", prompt=1, output=0, max_output=0)
 """The smallest possible request."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Subject:
     """A key, and the limits that apply to it and one model."""
 
@@ -44,6 +45,24 @@ class Subject:
     """The key's state when it was looked up, which every decision checks."""
     price: ModelPrice | None = None
     """The price of the model; None if its tokens cost nothing."""
+
+    @cached_property
+    def fields(self) -> str:
+        """What the script is told about the subject in each operation, as the fields of a JSON object."""
+        fields = {
+            "model": self.model,
+            "owner": self.key.owner,
+            "limits": _limits(self.limits),
+            "model_limits": _limits(self.model_limits),
+            "stream_length": STREAM_LENGTH,
+            **({"prices": asdict(self.price)} if self.price is not None else {}),
+        }
+        return orjson.dumps(fields).decode()[1:-1]
+
+    @cached_property
+    def name(self) -> str:
+        """The script's KEYS[1]."""
+        return name_of(self.key)
 
 
 class StaleKeyError(Exception):
@@ -82,8 +101,7 @@ class Progress:
     produced: Produced
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(msgspec.Struct, frozen=True):
     """The state of one scope: all requests of a key, or those for one model. Resets are in microseconds."""
 
     reserved: int
@@ -102,8 +120,7 @@ class Scope:
     reserved_cost: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(msgspec.Struct, frozen=True):
     """The limit that rejected a request: rpm, tpm, concurrency, daily, monthly, or the name of a budget in money."""
 
     limit: str
@@ -113,13 +130,12 @@ class Rejection:
     """Microseconds until the limit has capacity; -1 if the request never fits, or not before a budget is renewed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """The decision about a request, and the state of the limits."""
 
-    seconds: int
+    seconds: int = 0
     """Redis's time, in seconds since 1970."""
-    scopes: dict[str, Scope]
+    scopes: dict[str, Scope] = {}
     """The state of the scopes `key` and `model`."""
     rejection: Rejection | None = None
     ahead: int | None = None
@@ -138,14 +154,8 @@ class Renewal:
 
 async def peek(redis: Redis, subject: Subject) -> Decision:
     """Return whether the key's limits allow any request at all. Nothing is reserved. Raises StaleKeyError."""
-    queue = {"queue": subject.queue_length} if subject.queue_length else {}
-    fingerprint = {"fingerprint": subject.fingerprint} if subject.fingerprint else {}
-    result = await _run(
-        redis, subject, "peek", estimate=ANYTHING.prompt, output=ANYTHING.output, **queue, **fingerprint
-    )
-    if result.get("stale"):
-        raise StaleKeyError
-    return _decision(result)
+    request = {"estimate": ANYTHING.prompt, "output": ANYTHING.output}
+    return _decision(await _run(redis, subject, "peek", request | _conditions(subject)))
 
 
 async def admit(redis: Redis, subject: Subject, estimate: TokenEstimate, reservation_id: ReservationId) -> Decision:
@@ -153,21 +163,9 @@ async def admit(redis: Redis, subject: Subject, estimate: TokenEstimate, reserva
 
     Raises StaleKeyError if the key does not have the subject's fingerprint any more.
     """
-    fingerprint = {"fingerprint": subject.fingerprint} if subject.fingerprint else {}
-    queue = {"queue": subject.queue_length} if subject.queue_length else {}
-    result = await _run(
-        redis,
-        subject,
-        "admit",
-        **_identity(reservation_id),
-        estimate=estimate.prompt,
-        output=estimate.output,
-        **queue,
-        **fingerprint,
-    )
-    if result.get("stale"):
-        raise StaleKeyError
-    return _decision(result)
+    request = _identity(reservation_id) | _conditions(subject)
+    request["estimate"], request["output"] = estimate.prompt, estimate.output
+    return _decision(await _run(redis, subject, "admit", request))
 
 
 async def renew(
@@ -182,13 +180,8 @@ async def renew(
 
 
 def _renewal_call(progress: Progress, reserve_output: int) -> tuple[str, ...]:
-    subject, produced = progress.subject, progress.produced
+    produced = progress.produced
     request = {
-        "model": subject.model,
-        "owner": subject.key.owner,
-        "limits": _limits(subject.limits),
-        "model_limits": _limits(subject.model_limits),
-        "stream_length": STREAM_LENGTH,
         **_identity(progress.reservation_id),
         "completion": produced.completion,
         "reserve": reserve_output,
@@ -197,9 +190,9 @@ def _renewal_call(progress: Progress, reserve_output: int) -> tuple[str, ...]:
         request["max_output"] = progress.estimate.max_output
     if produced.prompt is not None:
         request["prompt"] = produced.prompt
-    if subject.price is not None:
-        request["prices"], request["cached"] = _prices(subject.price), produced.cached
-    return name_of(subject.key), "renew", orjson.dumps(request).decode()
+    if progress.subject.price is not None:
+        request["cached"] = produced.cached
+    return progress.subject.name, "renew", _fields(progress.subject, request)
 
 
 def _renewal(result: dict[str, Any]) -> Renewal:
@@ -220,23 +213,21 @@ async def settle(
     receipt: bytes = b"",
 ) -> None:
     """Release a reservation, charge all tokens that were produced, and keep the receipt. It is idempotent."""
-    await _run(
-        redis,
-        subject,
-        "settle",
+    request = {
         **_identity(reservation_id),
-        prompt=produced.prompt or 0,
-        completion=produced.completion,
-        cached=produced.cached,
-        reasoning=produced.reasoning,
-        outcome=outcome,
-        receipt=receipt.decode(),
-    )
+        "prompt": produced.prompt or 0,
+        "completion": produced.completion,
+        "cached": produced.cached,
+        "reasoning": produced.reasoning,
+        "outcome": outcome,
+        "receipt": receipt.decode(),
+    }
+    await _run(redis, subject, "settle", request)
 
 
 async def show(redis: Redis, subject: Subject) -> Decision:
     """Return the state of the limits. Like every operation, it ends expired reservations first."""
-    return _decision(await _run(redis, subject, "show"))
+    return _decision(await _run(redis, subject, "show", {}))
 
 
 def name_of(key: Key) -> str:
@@ -244,53 +235,59 @@ def name_of(key: Key) -> str:
     return f"vilix:{{{key.shard}}}:limits:{key.id}"
 
 
-async def _run(redis: Redis, subject: Subject, operation: str, **more: Any) -> dict[str, Any]:
-    request = {
-        "model": subject.model,
-        "owner": subject.key.owner,
-        "limits": _limits(subject.limits),
-        "model_limits": _limits(subject.model_limits),
-        "stream_length": STREAM_LENGTH,
-        **({"prices": _prices(subject.price)} if subject.price is not None else {}),
-        **more,
-    }
-    reply = await SCRIPT.run(redis, name_of(subject.key), operation, orjson.dumps(request).decode())
-    result: dict[str, Any] = orjson.loads(reply)
-    return result
+async def _run(redis: Redis, subject: Subject, operation: str, request: Mapping[str, Any]) -> str:
+    """Run an operation, and return its reply as JSON."""
+    reply: str = await SCRIPT.run(redis, subject.name, operation, _fields(subject, request))
+    return reply
+
+
+def _fields(subject: Subject, request: Mapping[str, Any]) -> str:
+    """Return the JSON of what an operation needs: the fields of the subject, and those of `request`."""
+    more = orjson.dumps(request).decode()[1:-1]
+    return f"{{{subject.fields},{more}}}" if more else f"{{{subject.fields}}}"
+
+
+def _conditions(subject: Subject) -> dict[str, Any]:
+    """Return what a decision depends on besides the limits, as far as there is any."""
+    conditions: dict[str, Any] = {}
+    if subject.queue_length:
+        conditions["queue"] = subject.queue_length
+    if subject.fingerprint is not None:
+        conditions["fingerprint"] = subject.fingerprint
+    return conditions
 
 
 def _identity(reservation_id: ReservationId) -> dict[str, Any]:
-    return {
+    identity: dict[str, Any] = {
         "id": reservation_id.id,
         "request_id": reservation_id.request_id,
         "duration": round(reservation_id.seconds * 1e6),
-        **({"receipts": reservation_id.receipts} if reservation_id.receipts else {}),
     }
+    if reservation_id.receipts:
+        identity["receipts"] = reservation_id.receipts
+    return identity
 
 
 _NAMES: Final = {"daily_tokens": "daily", "monthly_tokens": "monthly"}
 _BUDGETS: Final = {name: limit for limit, name in _NAMES.items()}
 
 
-@lru_cache(maxsize=1024)
-def _prices(price: ModelPrice) -> dict[str, Any]:
-    return asdict(price)
+class _Reply(Decision, frozen=True):
+    """A decision as the script writes it."""
+
+    stale: bool = False
 
 
-@lru_cache(maxsize=4096)
+_REPLY: Final = msgspec.json.Decoder(_Reply, strict=False)
+"""Also reads numbers in text: amounts of money come as text."""
+
+
 def _limits(limits: Limits) -> dict[str, int]:
     return {_NAMES.get(name, name): value for name, value in limits if value is not None}
 
 
-def _decision(result: dict[str, Any]) -> Decision:
-    rejection = result.get("rejection")
-    return Decision(
-        seconds=result["seconds"],
-        scopes={
-            # Amounts of money come as text.
-            name: Scope(**{field: int(value) for field, value in scope.items()})
-            for name, scope in result["scopes"].items()
-        },
-        rejection=Rejection(**rejection) if rejection else None,
-        ahead=result.get("ahead"),
-    )
+def _decision(reply: str) -> Decision:
+    decision = _REPLY.decode(reply)
+    if decision.stale:
+        raise StaleKeyError
+    return decision
