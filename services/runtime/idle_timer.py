@@ -63,7 +63,7 @@ class IdleTimer:
             self._timer = self._check_later()
 
     def _check_later(self) -> asyncio.TimerHandle:
-        # Never later than after the interval. All parts, of which there is one more than needed, are long enough
-        # together even if each of them loses a step.
+        # The nearest common time. A check may come a little early, because uvloop counts whole milliseconds, and must
+        # not lose a step each time: so all parts together lose at most half a step.
         step = self._interval / STEPS
-        return self._loop.call_at((self._loop.time() + self._interval) // step * step, self._check)
+        return self._loop.call_at(round((self._loop.time() + self._interval) / step) * step, self._check)

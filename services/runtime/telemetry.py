@@ -89,7 +89,8 @@ class _Lines(logging.StreamHandler[TextIO]):
         try:
             self.stream.write(f"{line}\n")
         except (OSError, ValueError):
-            return False  # `logging` knows what to do about it.
+            # Not written again: a part of the line may already be in the stream's buffer.
+            self.handleError(logging.makeLogRecord({"msg": message}))
         finally:
             self.release()
         return True
@@ -109,6 +110,8 @@ def log_event(logger: logging.Logger, message: str, fields: Mapping[str, object]
 
     For the one line that every request writes.
     """
+    if not logger.isEnabledFor(logging.INFO):
+        return
     handlers = logging.root.handlers
     if len(handlers) == 1 and isinstance(handlers[0], _Lines) and handlers[0].write_event(message, fields):
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -76,3 +77,34 @@ async def test_timers_that_begin_one_after_another_check_at_the_same_times() -> 
     for timer in timers:
         timer.cancel()
     assert len(dues) <= 2, "they began in the same part of the time between two checks, or in two"
+
+
+class EarlyLoop:
+    """A loop whose timers fire a little early, as uvloop's do."""
+
+    now = when = 0.0
+    call: Any = None
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, call: Any) -> None:
+        self.when, self.call = when, call
+
+    def fire(self) -> None:
+        self.now = self.when - 0.0004
+        self.call()
+
+
+@pytest.mark.parametrize("idle", [5.0, 35.0])
+def test_checks_that_come_a_little_early_do_not_shorten_the_silence(
+    idle: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, reports = EarlyLoop(), list[float]()
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
+    timer = IdleTimer(idle, lambda: reports.append(loop.now))
+    heard = loop.now = loop.when - 0.0004
+    timer.note_heartbeat()
+    while not reports:
+        loop.fire()
+    assert reports[0] - heard >= idle * 0.99

@@ -73,11 +73,22 @@ def test_an_event_reaches_other_handlers(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_an_event_that_cannot_be_written_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
     class Full:
         def write(self, text: str) -> None:
+            tried.append(text)
             raise OSError("no space left")
 
     monkeypatch.setattr(logging, "raiseExceptions", False)
     with configured() as handler:
         monkeypatch.setattr(handler, "stream", Full())
         log_event(logging.getLogger("test"), "request", FIELDS)
+    assert len(tried) == 1, "a line whose first half was written must not follow it whole"
+
+
+def test_an_event_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with configured():
+        logging.root.setLevel(logging.WARNING)
+        log_event(logging.getLogger("test"), "request", FIELDS)
+    assert lines(capsys) == []

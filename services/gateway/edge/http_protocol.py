@@ -209,6 +209,11 @@ class LimitedProtocol(HttpToolsProtocol):
             self._deadline.set(self.limits.body_seconds, self._body_is_late)
         elif self._header_bytes:
             self._await_headers()
+        elif self.cycle.response_complete and not self.pipeline:
+            # The body has ended after its response: the connection is idle, and uvicorn has just stopped its timer.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _await_headers(self) -> None:
         self._deadline.set(self.limits.header_seconds, self._headers_are_late)

@@ -116,7 +116,8 @@ class StreamReply(Generic[C]):
 
     def _watch_silence(self) -> None:
         """Look for silence once it could be long enough. A timer costs less than a task, which few streams need."""
-        seconds = max(self._last_sent + self._keep_alive - time.monotonic(), 0)
+        # uvloop counts whole milliseconds: a shorter time would be none, and the loop would spin.
+        seconds = max(self._last_sent + self._keep_alive - time.monotonic(), 0.001)
         self._watch = asyncio.get_running_loop().call_later(seconds, self._look_for_silence)
 
     def _look_for_silence(self) -> None:

@@ -252,9 +252,7 @@ class CallMultiplexer:
         self.messages = 0
         """The number of messages that the worker has sent."""
         self._accepts_credits = False
-        """Whether the worker reads the credit of several calls in one message."""
         self._is_acknowledging = False
-        """Whether `_acknowledge_all` is to be called."""
         self._tasks: Final = (lasting_task(self._read()), lasting_task(self._write()))
 
     @property
@@ -287,8 +285,11 @@ class CallMultiplexer:
             self.send(number, credit=call.unacknowledged)
             call.unacknowledged = 0
         elif not self._is_acknowledging:
-            self._is_acknowledging = True
-            asyncio.get_running_loop().call_soon(self._acknowledge_all)
+            self._acknowledge_soon()
+
+    def _acknowledge_soon(self) -> None:
+        self._is_acknowledging = True
+        asyncio.get_running_loop().call_soon(self._acknowledge_all)
 
     def _acknowledge_all(self) -> None:
         self._is_acknowledging = False
@@ -300,6 +301,9 @@ class CallMultiplexer:
             call.unacknowledged = 0
         if columns.calls:
             self._unsent.put(pb.GenerateManyRequest(credits=columns))
+        if len(columns.calls) == MOST_ACKNOWLEDGED:
+            # Others may be left, whose windows are used up.
+            self._acknowledge_soon()
 
     def send(self, number: int, **action: Any) -> None:
         """Queue a message about a call. `action` is its field: `start`, `credit` or `cancel`."""

@@ -82,3 +82,17 @@ async def test_a_fast_sender_is_not_rejected_for_new_clients(url: str, api_key: 
         assert served, "other connections were closed"
         async with asyncio.timeout(30):
             assert await reader.read(12) == b"HTTP/1.1 400", "the body is not JSON, but it was read"
+
+
+async def test_a_connection_whose_body_ends_after_its_response_is_closed_when_it_is_idle(
+    redis_url: str, worker: ScriptedWorker, tmp_path: Path
+) -> None:
+    log = tmp_path / "idle.log"
+    with running_gateway(redis_url, worker.address, log, VILIX_KEEP_ALIVE_SECONDS="1") as (url, _):
+        await until(lambda: gets_a_response(url))
+        async with sending(url, "no key", 4) as (reader, writer), asyncio.timeout(20):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 401")
+            writer.write(b"body")
+            # Up to the end of the connection.
+            await reader.read()

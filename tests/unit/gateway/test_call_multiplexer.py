@@ -17,6 +17,7 @@ from vilix.inference.v1 import inference_service_pb2 as pb
 from vilix.inference.v1 import inference_service_pb2_grpc
 
 from services.gateway.errors import ApiError
+from services.gateway.routing import call_multiplexer
 from services.gateway.routing.call_multiplexer import (
     WINDOW,
     CallCancelledError,
@@ -192,6 +193,28 @@ async def test_calls_are_acknowledged_together_if_the_worker_reads_that(accepts_
         assert len(messages) <= steps / (WINDOW // 2)
     else:
         assert len(messages) >= calls * (steps / (WINDOW // 2) - 1)
+
+
+async def test_more_calls_than_a_message_acknowledges_are_acknowledged_in_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(call_multiplexer, "MOST_ACKNOWLEDGED", 3)
+    calls = 20
+    rpc: Any = SteppingRpc(calls, WINDOW, accepts_credits=True)
+    multiplexer = CallMultiplexer(rpc)
+    started = [multiplexer.call(pb.StartCall(), idle_seconds=LIMIT) for _ in range(calls)]
+    async with asyncio.timeout(LIMIT):
+        await rpc.all_read.wait()
+    # Each has a whole window to read, and gets no more outputs before it is acknowledged.
+    readers = [asyncio.ensure_future(read(call)) for call in started]
+
+    def acknowledged() -> list[int]:
+        return sorted(call for request in rpc.received for call in request.credits.calls)
+
+    await until(lambda: acknowledged() == list(range(1, calls + 1)))
+    assert max(len(request.credits.calls) for request in rpc.received) == 3
+    await multiplexer.close()
+    await asyncio.gather(*readers, return_exceptions=True)
 
 
 async def test_calls_cancelled_before_a_worker_reads_are_never_sent_to_it() -> None:

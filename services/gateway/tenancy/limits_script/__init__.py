@@ -102,7 +102,10 @@ class Progress:
 
 
 class Scope(msgspec.Struct, frozen=True):
-    """The state of one scope: all requests of a key, or those for one model. Resets are in microseconds."""
+    """The state of one scope: all requests of a key, or those for one model. Resets are in microseconds.
+
+    They may be above 2^53, which the script writes with fourteen digits and an exponent.
+    """
 
     reserved: int
     slots: int = 0
@@ -110,9 +113,9 @@ class Scope(msgspec.Struct, frozen=True):
     daily: int = 0
     monthly: int = 0
     requests: int | None = None
-    requests_reset: int = 0
+    requests_reset: float = 0
     tokens: int | None = None
-    tokens_reset: int = 0
+    tokens_reset: float = 0
     daily_cost: int = 0
     """The money spent, in the smallest unit of the currency, where there is a budget in money."""
     weekly_cost: int = 0
@@ -126,7 +129,7 @@ class Rejection(msgspec.Struct, frozen=True):
     limit: str
     scope: str
     """key or model."""
-    wait: int
+    wait: float
     """Microseconds until the limit has capacity; -1 if the request never fits, or not before a budget is renewed."""
 
 
