@@ -50,13 +50,12 @@ def test_the_default_is_the_first_available_model(stack: RunningStack) -> None:
 
 def test_ctrl_d_ends_a_conversation(stack: RunningStack) -> None:
     with terminal(stack, MODEL, "--max-tokens", "30") as (screen, process):
-        screen.wait_for(PROMPT)
-        screen.type("What is the capital of France?\n")
-        screen.wait_for(END)
-        screen.output = ""
-        screen.wait_for(PROMPT)
-        screen.type("And of Italy?\n")
-        screen.wait_for(END)
+        for question in ("What is the capital of France?", "And of Italy?"):
+            screen.read_past(PROMPT)
+            screen.type(f"{question}\n")
+            screen.read_past(END)
+        # Before the prompt, the terminal takes the character for the end of a line.
+        screen.read_past(PROMPT)
         screen.type("\x04")
         assert process.wait(20) == 0
 

@@ -51,6 +51,15 @@ class Terminal:
             except OSError:
                 raise AssertionError(f"the program ended without {text!r}: {self.output!r}") from None
 
+    def read_past(self, text: str) -> None:
+        """Wait until a text was printed, and drop it and everything before it."""
+        while text not in self.output:
+            self.wait_for(text)
+            if text not in self.output:
+                # Only without its escape sequences.
+                self.output = self.text
+        self.output = self.output.partition(text)[2]
+
     def read_rest(self) -> None:
         """Read what is left after the program has ended."""
         while select.select([self._number], [], [], 0)[0]:
