@@ -1,4 +1,4 @@
-"""What is to be done at the end of a request, however it ends."""
+"""The callbacks for the end of a request, however it ends."""
 
 from __future__ import annotations
 

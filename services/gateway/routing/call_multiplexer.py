@@ -35,10 +35,7 @@ Rpc = grpc.aio.StreamStreamCall[pb.GenerateManyRequest, pb.GenerateManyResponse]
 MOST_JOINED: Final = 8
 """The most messages whose events are written together because the event loop is behind."""
 LARGE_MESSAGE: Final = 32
-"""The outputs of a message whose handling takes so long that the next one is read meanwhile, and may join its write.
-
-A task per message, and the turns of the event loop below, would cost more than handling a smaller one.
-"""
+"""The outputs of a message whose handling takes so long that the next one is read meanwhile, and may join its write."""
 TURNS: Final = 3
 """Turns of the event loop in which a message that has arrived is read."""
 

@@ -48,7 +48,7 @@ class Subject:
 
     @cached_property
     def fields(self) -> str:
-        """What the script is told about the subject in each operation, as the fields of a JSON object."""
+        """The fields of the subject in the JSON object that the script gets in each operation."""
         fields = {
             "model": self.model,
             "owner": self.key.owner,
