@@ -3,18 +3,18 @@
 Parts, with the minutes of a full run:
 
   streams      the gateway and a bare writer with 32, 256 and 1,000 streams (7)
-  spread       1,000 streams on one core, 20 starts per second (6, three rounds)
+  spread       1,000 streams on one core, 20 starts per second (10)
   burst        1,000 starts at once (1)
   requests     short requests (1)
   first_token  the first token beside a direct gRPC call (1)
   whole        gateway, worker and Triton (1)
   gathering    the delay of gathering a step in the worker (1)
   prompts      prompts of 10,000 to 100,000 tokens (1)
-  memory       5,000 open streams (3, three rounds)
+  memory       5,000 open streams (4)
   litellm      beside LiteLLM, also with its Rust path (6, with Anthropic's API two rounds)
   methods      LiteLLM by the method of bench.gateway, turned into this one step by step (3, three rounds)
   peers        beside vllm-router and sglang-router (4, three rounds)
-  aiperf       the load client beside aiperf (1, two rounds)
+  aiperf       the load client beside aiperf (2)
   flame        a flame graph, with py-spy (1, one round); only root may read other processes, or everybody where the
                kernel's setting yama.ptrace_scope is 0
 
@@ -66,8 +66,8 @@ MEASURES: Final[dict[str, Measure]] = {
     "aiperf": beside_aiperf.aiperf,
 }
 FLAME: Final = "flame"
-FEWER_ROUNDS: Final = {"spread": 3, "memory": 3, "methods": 3, "peers": 3, "aiperf": 2, FLAME: 1}
-"""Parts whose rounds take more than a minute, or whose figures hardly differ."""
+FEWER_ROUNDS: Final = {"methods": 3, "peers": 3, FLAME: 1}
+"""Parts without a target of their own."""
 
 
 def write_plots(results: Results, directory: Path) -> None:
