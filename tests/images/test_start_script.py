@@ -23,8 +23,11 @@ from tests.support.waits import block_until
 
 SCRIPT = ROOT / "docker" / "triton-start.sh"
 SECONDS = 30
-NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-"""A container's own numbering of processes: the script is number 1, and all others end with it."""
+NAMESPACE = ("env", "--default-signal=INT", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""A container's own numbering of processes: the script is number 1, and all others end with it.
+
+Tests in the background may inherit that SIGINT is ignored.
+"""
 
 # Like Open MPI, it waits for everything that has its output, and exits with the status of its program.
 MPIRUN = """#!{python}

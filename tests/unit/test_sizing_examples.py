@@ -14,9 +14,9 @@ TEXT: Final = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 
 def cost(part: str, of: str = "") -> float:
     """Return the seconds of a core in a row of the table of costs, for each token or request."""
-    match = re.search(rf"^\| {re.escape(part)}.*?(\d+) (µs|ms) of a core for each {of}", TEXT, re.MULTILINE)
+    match = re.search(rf"^\| {re.escape(part)}.*?([\d.]+) (µs|ms) of a core for each {of}", TEXT, re.MULTILINE)
     assert match, part
-    return int(match[1]) * {"µs": 1e-6, "ms": 1e-3}[match[2]]
+    return float(match[1]) * {"µs": 1e-6, "ms": 1e-3}[match[2]]
 
 
 def stated(pattern: str) -> float:
@@ -41,10 +41,10 @@ def test_the_examples_add_up(requests_per_day: float, column: int) -> None:
     assert cell("tokens per second", column) == [round(tokens)]
     assert cell("streams at the peak", column) == [round(streams)]
     cores = tokens * cost("gateway |", "token") + peak * cost("gateway |", "request")
-    assert cell("cores for gateways", column)[0] == round(cores, 1)
+    assert cell("cores for gateways", column)[0] == round(cores, 2 if column == 1 else 1)
     assert cell("cores for gateways", column)[2] == math.ceil(cores / 0.6)
     workers = tokens * (cost("worker") + cost("Triton without the engine"))
-    assert cell("cores for workers", column) == [round(workers, 1 if column == 1 else 0)]
+    assert cell("cores for workers", column) == [round(workers, 2 if column == 1 else 0)]
     by_tokens, by_streams = math.ceil(tokens / 1400), math.ceil(streams / 44.8)
     assert cell("pods by tokens", column) == [by_tokens]
     assert cell("pods by streams", column) == [by_streams]
@@ -53,8 +53,11 @@ def test_the_examples_add_up(requests_per_day: float, column: int) -> None:
     assert cell("cores of Redis", column)[:2] == [round(requests, 2), round(renewals, 2)]
     gateways = max(2, math.ceil(cores / 0.6))
     memory = cell("memory of the gateways", column)
-    base, stream = stated(r"about (\d+) MB of memory") / 1e3, stated(r"33 to (\d+) kB for each stream") / 1e6
-    assert memory == [round(base * gateways, 1), round(stream * streams, 1) if column == 2 else round(20.8)]
+    base, stream = stated(r"about (\d+) MB of memory") / 1e3, stated(r"(\d+) kB for each stream") / 1e6
+    assert memory == [
+        round(base * gateways, 1),
+        round(stream * streams, 1) if column == 2 else round(stream * streams * 1e3),
+    ]
     if column == 2:
         assert cell("cores of Redis", column)[2] == math.ceil((requests + renewals) / 0.6)
 
