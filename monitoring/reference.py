@@ -11,7 +11,6 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from services.embeddings import metrics as embeddings
 from services.gateway import metrics as gateway
-from services.gateway.linked_histogram import LinkedHistogram
 from services.gateway.loop_counter import LoopCounter
 from services.gateway.loop_histogram import LoopHistogram
 from services.inference import metrics as inference
@@ -85,7 +84,7 @@ class Entry:
 def entries(module: ModuleType) -> Iterator[Entry]:
     """Yield the metrics that a module defines, in its order."""
     for value in vars(module).values():
-        if not isinstance(value, MetricWrapperBase | LoopCounter | LoopHistogram | LinkedHistogram | ReportedCounter):
+        if not isinstance(value, MetricWrapperBase | LoopCounter | LoopHistogram | ReportedCounter):
             continue
         for family in value.describe():
             name = f"{family.name}_total" if family.type == "counter" else family.name

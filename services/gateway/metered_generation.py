@@ -178,4 +178,4 @@ class MeteredGeneration:
     def _note_first_tokens(self, now: float) -> None:
         record = self._record
         record.first_token_ms, record.first_token_at = round((now - self.generation.began_at) * 1000, 1), now
-        metrics.FIRST_TOKEN_SECONDS.of(self._model).observe(now - record.began, record.exemplar())
+        metrics.FIRST_TOKEN_SECONDS.of(self._model).observe(now - record.began, link=record.exemplar())

@@ -10,7 +10,6 @@ from typing import Final
 
 from prometheus_client import REGISTRY, Counter, Gauge
 
-from services.gateway.linked_histogram import LinkedHistogram
 from services.gateway.loop_counter import LoopCounter, LoopGauge
 from services.gateway.loop_histogram import LoopHistogram
 
@@ -20,7 +19,7 @@ _TOKENS: Final = (1, 4, 16, 64, 256, 1024, 2048, 4096, 8192, 16384, 32768, 65536
 _GAPS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 REQUESTS: Final = LoopCounter("vilix_http_requests", "Completed requests.", ["route", "method", "status", "model"])
-REQUEST_SECONDS: Final = LinkedHistogram(
+REQUEST_SECONDS: Final = LoopHistogram(
     "vilix_http_request_duration_seconds",
     "Seconds from a request's headers to the last byte of its response.",
     ["route", "model"],
@@ -57,10 +56,10 @@ GENERATIONS: Final = LoopCounter(
 WORKER_CALL_SECONDS: Final = LoopHistogram(
     "vilix_worker_call_duration_seconds",
     "Seconds from the start of a call to a worker, for a generation or for embeddings, to its end.",
-    "model",
+    ["model"],
     buckets=_LATENCIES,
 )
-FIRST_TOKEN_SECONDS: Final = LinkedHistogram(
+FIRST_TOKEN_SECONDS: Final = LoopHistogram(
     "vilix_first_token_seconds",
     "Seconds from a request's headers to the first token of its generation, queues and retries included.",
     ["model"],
@@ -69,7 +68,7 @@ FIRST_TOKEN_SECONDS: Final = LinkedHistogram(
 INTER_TOKEN_SECONDS: Final = LoopHistogram(
     "vilix_inter_token_seconds",
     "Seconds for each token after a generation's first ones: of tokens that arrive together, each has its share.",
-    "model",
+    ["model"],
     buckets=_GAPS,
 )
 TOKENS: Final = LoopCounter("vilix_tokens", "Tokens of prompts and completions.", ["model", "kind"])
@@ -80,10 +79,10 @@ REASONING_TOKENS: Final = LoopCounter(
     "vilix_reasoning_tokens", "Tokens of completions that are reasoning, a part of all tokens.", ["model"]
 )
 PROMPT_TOKENS: Final = LoopHistogram(
-    "vilix_request_prompt_tokens", "Tokens of the prompt of each generation.", "model", buckets=_TOKENS
+    "vilix_request_prompt_tokens", "Tokens of the prompt of each generation.", ["model"], buckets=_TOKENS
 )
 COMPLETION_TOKENS: Final = LoopHistogram(
-    "vilix_request_completion_tokens", "Tokens that each generation has produced.", "model", buckets=_TOKENS
+    "vilix_request_completion_tokens", "Tokens that each generation has produced.", ["model"], buckets=_TOKENS
 )
 EMBEDDINGS: Final = LoopCounter(
     "vilix_embeddings",
@@ -95,7 +94,7 @@ RETRIES: Final = Counter("vilix_retries", "Requests that moved to another worker
 ADMISSION_SECONDS: Final = LoopHistogram(
     "vilix_admission_duration_seconds",
     "Seconds from the first attempt to admit a request to its admission: the call of Redis, and the queue of its key.",
-    "model",
+    ["model"],
     buckets=_WAITS,
 )
 LIMITS_WAITING: Final = Gauge("vilix_limits_waiting", "Requests that wait in the queue of their key.")
@@ -109,7 +108,7 @@ REDIS_UP.labels("keys").set(1)
 REDIS_COMMAND_SECONDS: Final = LoopHistogram(
     "vilix_redis_command_duration_seconds",
     "Seconds that commands to Redis took, by result: ok, rejected (a write), or failed (no reply, or an error).",
-    "result",
+    ["result"],
     buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
 )
 UNSETTLED: Final = Gauge(
@@ -150,7 +149,7 @@ MODEL_AVAILABLE: Final = Gauge(
 )
 MODEL_WORKERS: Final = Gauge("vilix_model_workers", "Workers that serve the model.", ["model"])
 for _collector in list(vars().values()):
-    if isinstance(_collector, LoopCounter | LoopHistogram | LinkedHistogram):
+    if isinstance(_collector, LoopCounter | LoopHistogram):
         REGISTRY.register(_collector)
 del _collector
 

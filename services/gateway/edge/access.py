@@ -94,7 +94,7 @@ def publish(record: RequestRecord) -> None:
     """Log a request that has ended, and count it."""
     method = record.method if record.method in _METHODS else "other"
     metrics.REQUESTS.of(record.route, method, str(record.status), record.model_label).value += 1
-    metrics.REQUEST_SECONDS.of(record.route, record.model_label).observe(record.seconds, record.exemplar())
+    metrics.REQUEST_SECONDS.of(record.route, record.model_label).observe(record.seconds, link=record.exemplar())
     # The record of the work in the background counts it.
     if method == "POST" and not record.receipt.is_handed_over:
         metrics.OUTCOMES.of(record.model_label, str(record.outcome)).value += 1
